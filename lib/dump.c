@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * gyre_dump: what is under way, as seen by the workers themselves. Each is sent
+ * a control that writes its ops down between two turns, so that what is shown
+ * of one worker is true at one moment.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "bridge.h"
+#include "ring/ring.h"
+#include "ring/sanitize.h"
+#include "text.h"
+
+static const char *const phase_names[] = {
+	[GYRE__RING_RUNNING] = "running",
+	[GYRE__RING_DRAINING] = "draining",
+	[GYRE__RING_CANCELLING] = "cancelling what outlasted the drain",
+	[GYRE__RING_DEAD] = "dead",
+	[GYRE__RING_ENDED] = "ended",
+};
+
+static void dump_op(struct gyre__text *text, const struct gyre__ring *ring,
+		    const struct gyre__op *op, uint64_t now_ns)
+{
+	uint64_t age_ns = now_ns > op->since_ns ? now_ns - op->since_ns : 0;
+
+	gyre__text_add(text, "  op %" PRIu32 " %s", gyre__op_slot(&ring->table, op),
+		       gyre__opcode_name(op->opcode));
+	if (op->fd >= 0)
+		gyre__text_add(text, " fd %d", op->fd);
+	gyre__text_add(text, ", %s, since %" PRIu64 ".%03" PRIu64 " ms",
+		       gyre__op_state_name((enum gyre__op_state)op->state),
+		       age_ns / GYRE__NS_PER_MS, age_ns / GYRE__NS_PER_US % 1000);
+	if (op->batch)
+		gyre__text_add(text, ", %" PRIu32 " of %" PRIu32 " in its call", op->index + 1,
+			       op->batch->count);
+	if (op->timer != GYRE__NO_SLOT) {
+		uint64_t due_ns = ring->timers.heap[op->timer].deadline_ns;
+
+		gyre__text_add(text, ", due in %" PRIu64 " ms",
+			       due_ns > now_ns ? (due_ns - now_ns) / GYRE__NS_PER_MS : 0);
+	}
+	gyre__text_add(text, "\n");
+}
+
+static void dump_waiting(struct gyre__text *text, const struct gyre__ring *ring)
+{
+	const struct gyre__batch *batch;
+	uint32_t batches = 0;
+	uint64_t ops = 0;
+
+	for (batch = ring->waiting.head; batch; batch = batch->queue_next) {
+		batches++;
+		ops += batch->count - batch->started;
+	}
+	if (batches)
+		gyre__text_add(text, "  %" PRIu64 " ops of %" PRIu32 " calls wait for room "
+			       "(inflight_max %u)\n", ops, batches, ring->config.inflight_max);
+}
+
+static void dump_ring(struct gyre__text *text, const struct gyre__ring *ring)
+{
+	uint64_t now_ns = gyre__sys->now_ns();
+	uint32_t i;
+
+	for (i = 0; ring->table.ops && i < ring->table.used; i++) {
+		const struct gyre__op *op = &ring->table.ops[i];
+
+		/* Of the library's own, only those that hold somebody's buffer are news. */
+		if (op->state != GYRE__OP_FREE && (op->batch || op->state == GYRE__OP_LEFT))
+			dump_op(text, ring, op, now_ns);
+	}
+	dump_waiting(text, ring);
+}
+
+static void dump_head(struct gyre__text *text, const struct gyre__worker *worker)
+{
+	const struct gyre__ring *ring = &worker->ring;
+
+	gyre__text_add(text, "worker %u (%s): %s, %" PRIu32 " ops in flight, %u SQ entries\n",
+		       worker->number, worker->name, phase_names[ring->phase],
+		       ring->table.live - ring->table.live_library, ring->uring.sq.ring_entries);
+}
+
+struct dump {
+	struct gyre__text *text;
+	const struct gyre__worker *worker;
+};
+
+static bool control_dump(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	const struct dump *dump = batch->control_arg;
+
+	dump_head(dump->text, dump->worker);
+	dump_ring(dump->text, ring);
+	return true;
+}
+
+static void dump_all(struct gyre__thread *self, struct gyre *rt, struct gyre__text *text)
+{
+	unsigned i;
+
+	gyre__text_add(text, "gyre %s, runtime \"%s\": %u worker%s%s\n", gyre_version(),
+		       rt->settings.name, rt->crew->count, rt->crew->count == 1 ? "" : "s",
+		       gyre__load(&rt->closed, acquire) ? ", closed" : "");
+	for (i = 0; i < rt->crew->count; i++) {
+		struct dump dump = { text, rt->crew->worker[i] };
+
+		if (!gyre__bridge_control(self, rt->crew->worker[i], control_dump, &dump))
+			dump_head(text, rt->crew->worker[i]);	/* it has ended, and changes no more */
+	}
+}
+
+enum gyre_status gyre_dump(struct gyre *rt, int fd)
+{
+	struct gyre__thread *self = gyre__thread_self();
+	struct gyre__text text = { 0 };
+	enum gyre_status status;
+
+	if (self && self->worker)
+		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
+	status = gyre__runtime_look(__func__, &rt);
+	if (status != GYRE_OK)
+		return status;
+	status = gyre__thread_make_reply(self, __func__);
+	if (status == GYRE_OK) {
+		dump_all(self, rt, &text);
+		status = gyre__text_send(&text, fd, __func__);
+		gyre__text_done(&text);
+	}
+	gyre__runtime_leave(rt);
+	return status == GYRE_OK ? gyre__succeed() : status;
+}

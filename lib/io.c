@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The usual calls, and where they run.
+ *
+ * On a thread that may block, one plain operation without a time-out is the
+ * plain system call in that thread: it has been measured to be no worse, always,
+ * as the thread is there anyway. GYRE_ROUTE=ring sends them all to a worker.
+ * Each call is described once, in a struct from which either way is taken.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/stat.h>
+
+#include "bridge.h"
+#include "ring/ring.h"
+
+#define RW_COUNT_MAX	((size_t)0x7ffff000)	/* what read(2) and write(2) move at most */
+#define SECTOR		512
+
+struct io_call {
+	const char *function;
+	int fd;
+	int flags;
+	char *buf;			/* writes only read it */
+	size_t len;
+	off_t offset;			/* -1: where the descriptor stands */
+	const struct iovec *iov;
+	int iovcnt;
+	const char *path;
+	mode_t mode;
+	unsigned mask;
+	struct statx *statx;
+};
+
+/* A kind of call: as an SQE, as a system call, and what both must refuse alike. */
+struct io_kind {
+	gyre_prep_fn *prep;
+	ssize_t (*here)(const struct io_call *call);
+	int (*check)(const struct io_call *call);	/* for the ring only; 0 or a negative errno */
+};
+
+static ssize_t run(struct gyre__thread *self, struct gyre *rt, const struct io_kind *kind,
+		   struct io_call *call)
+{
+	struct gyre__home *home = gyre__thread_home(self, rt);
+	ssize_t res = 0;
+
+	if (gyre__likely(rt->route != GYRE__ROUTE_RING)) {
+		gyre__count(&home->calls_in_caller, 1);
+		res = kind->here(call);
+		gyre__thread_succeed(self);
+		return res;
+	}
+	if (kind->check)
+		res = kind->check(call);
+	if (res < 0) {
+		gyre__thread_succeed(self);
+		return res;
+	}
+	return gyre__bridge_call(self, rt, call->function, kind->prep, call, 0);
+}
+
+/* The whole of a call: in, run, out. */
+static inline ssize_t io_call(struct gyre *rt, const struct io_kind *kind, struct io_call *call)
+{
+	struct gyre__thread *self;
+	enum gyre_status status = gyre__runtime_enter(call->function, &rt, &self);
+	ssize_t res;
+
+	if (gyre__unlikely(status != GYRE_OK))
+		return gyre_status_errno(status);
+	gyre__count(&gyre__thread_home(self, rt)->calls, 1);
+	res = run(self, rt, kind, call);
+	gyre__thread_leave(self);
+	return res;
+}
+
+static unsigned sqe_len(const struct io_call *call)
+{
+	return (unsigned)(call->len < RW_COUNT_MAX ? call->len : RW_COUNT_MAX);
+}
+
+/*
+ * What pread(2) refuses and the ring would not: there, a negative offset has a
+ * meaning of its own, and pipes and sockets just ignore it.
+ */
+static int check_offset(const struct io_call *call)
+{
+	struct stat st;
+	int rc;
+
+	if (call->offset < 0)
+		return -EINVAL;
+	rc = gyre__sys->fstat(call->fd, &st);
+	if (rc < 0)
+		return rc;
+	return S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) ? -ESPIPE : 0;
+}
+
+static int check_vector(const struct io_call *call)
+{
+	if (call->iovcnt < 0 || call->iovcnt > IOV_MAX || call->offset < -1)
+		return -EINVAL;
+	return call->offset == -1 ? 0 : check_offset(call);
+}
+
+/* -------------------------------------------------------- read and write -- */
+
+static void prep_read(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_read(sqe, call->fd, call->buf, sqe_len(call), (uint64_t)call->offset);
+}
+
+static void prep_write(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_write(sqe, call->fd, call->buf, sqe_len(call), (uint64_t)call->offset);
+}
+
+static ssize_t here_read(const struct io_call *call)
+{
+	return gyre__sys->read(call->fd, call->buf, call->len);
+}
+
+static ssize_t here_write(const struct io_call *call)
+{
+	return gyre__sys->write(call->fd, call->buf, call->len);
+}
+
+static ssize_t here_pread(const struct io_call *call)
+{
+	return gyre__sys->pread(call->fd, call->buf, call->len, call->offset);
+}
+
+static ssize_t here_pwrite(const struct io_call *call)
+{
+	return gyre__sys->pwrite(call->fd, call->buf, call->len, call->offset);
+}
+
+static const struct io_kind kind_read = { prep_read, here_read, NULL };
+static const struct io_kind kind_write = { prep_write, here_write, NULL };
+static const struct io_kind kind_pread = { prep_read, here_pread, check_offset };
+static const struct io_kind kind_pwrite = { prep_write, here_pwrite, check_offset };
+
+/* Again and again: a descriptor with O_NONBLOCK is waited for. */
+static ssize_t call_and_wait(struct gyre *rt, const struct io_kind *kind, struct io_call *call,
+			     short events)
+{
+	ssize_t res;
+	int ready;
+
+	while ((res = io_call(rt, kind, call)) == -EAGAIN && gyre_last_status() == GYRE_OK) {
+		ready = gyre_poll(rt, call->fd, events, GYRE_FOREVER);
+		if (ready < 0)
+			return ready;
+	}
+	return res;
+}
+
+ssize_t gyre_read(struct gyre *rt, int fd, void *buf, size_t len)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .buf = buf, .len = len, .offset = -1 };
+
+	return call_and_wait(rt, &kind_read, &call, POLLIN);
+}
+
+ssize_t gyre_write(struct gyre *rt, int fd, const void *buf, size_t len)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .buf = (char *)(uintptr_t)buf,
+				.len = len, .offset = -1 };
+
+	return call_and_wait(rt, &kind_write, &call, POLLOUT);
+}
+
+ssize_t gyre_pread(struct gyre *rt, int fd, void *buf, size_t len, off_t offset)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .buf = buf, .len = len,
+				.offset = offset };
+
+	return io_call(rt, &kind_pread, &call);
+}
+
+ssize_t gyre_pwrite(struct gyre *rt, int fd, const void *buf, size_t len, off_t offset)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .buf = (char *)(uintptr_t)buf,
+				.len = len, .offset = offset };
+
+	return io_call(rt, &kind_pwrite, &call);
+}
+
+/* ---------------------------------------------------------------- vectors -- */
+
+static void prep_readv(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_readv2(sqe, call->fd, call->iov, (unsigned)call->iovcnt,
+			     (uint64_t)call->offset, call->flags);
+}
+
+static void prep_writev(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_writev2(sqe, call->fd, call->iov, (unsigned)call->iovcnt,
+			      (uint64_t)call->offset, call->flags);
+}
+
+static ssize_t here_preadv2(const struct io_call *call)
+{
+	return gyre__sys->preadv2(call->fd, call->iov, call->iovcnt, call->offset, call->flags);
+}
+
+static ssize_t here_pwritev2(const struct io_call *call)
+{
+	return gyre__sys->pwritev2(call->fd, call->iov, call->iovcnt, call->offset, call->flags);
+}
+
+static const struct io_kind kind_preadv2 = { prep_readv, here_preadv2, check_vector };
+static const struct io_kind kind_pwritev2 = { prep_writev, here_pwritev2, check_vector };
+
+ssize_t gyre_preadv2(struct gyre *rt, int fd, const struct iovec *iov, int iovcnt, off_t offset,
+		     int flags)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .iov = iov, .iovcnt = iovcnt,
+				.offset = offset, .flags = flags };
+
+	return io_call(rt, &kind_preadv2, &call);
+}
+
+ssize_t gyre_pwritev2(struct gyre *rt, int fd, const struct iovec *iov, int iovcnt, off_t offset,
+		      int flags)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .iov = iov, .iovcnt = iovcnt,
+				.offset = offset, .flags = flags };
+
+	return io_call(rt, &kind_pwritev2, &call);
+}
+
+/* --------------------------------------------------------------- in full -- */
+
+/*
+ * Direct reads cannot go on from the odd place where a file ends: -EINVAL there
+ * is the end of the file, if that is where it is.
+ */
+static bool ends_before(int fd, off_t offset)
+{
+	struct stat st;
+
+	return offset % SECTOR != 0 && gyre__sys->fstat(fd, &st) == 0 && st.st_size <= offset;
+}
+
+ssize_t gyre_pread_full(struct gyre *rt, int fd, void *buf, size_t len, off_t offset)
+{
+	struct io_call call = { .function = __func__, .fd = fd };
+	size_t done = 0;
+	ssize_t res;
+
+	if (len > SSIZE_MAX)
+		len = SSIZE_MAX;
+	do {
+		call.buf = (char *)buf + done;
+		call.len = len - done;
+		call.offset = offset + (off_t)done;
+		res = io_call(rt, &kind_pread, &call);
+		if (res == -EINTR && gyre_last_status() == GYRE_OK)
+			continue;
+		if (res == -EINVAL && done > 0 && ends_before(fd, call.offset))
+			break;
+		if (res < 0)
+			return res;
+		done += (size_t)res;
+	} while (res != 0 && done < len);
+	return (ssize_t)done;
+}
+
+ssize_t gyre_pwrite_full(struct gyre *rt, int fd, const void *buf, size_t len, off_t offset)
+{
+	struct io_call call = { .function = __func__, .fd = fd };
+	size_t done = 0;
+	ssize_t res;
+
+	if (len > SSIZE_MAX)
+		return -EINVAL;
+	do {
+		call.buf = (char *)(uintptr_t)buf + done;
+		call.len = len - done;
+		call.offset = offset + (off_t)done;
+		res = io_call(rt, &kind_pwrite, &call);
+		/* Interrupted before the first byte is all that -EINTR of pwrite(2) means. */
+		if (res == -EINTR && gyre_last_effect() == GYRE_EFFECT_DONE)
+			continue;
+		if (res < 0)
+			return res;
+		done += (size_t)res;
+	} while (done < len && res != 0);
+	return done < len ? -EIO : (ssize_t)done;
+}
+
+/* ----------------------------------------------------------- sync, open … -- */
+
+static void prep_fsync(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_fsync(sqe, call->fd, 0);
+}
+
+static void prep_fdatasync(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_fsync(sqe, call->fd, IORING_FSYNC_DATASYNC);
+}
+
+static void prep_openat(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_openat(sqe, call->fd, call->path, call->flags, call->mode);
+}
+
+static void prep_statx(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_statx(sqe, call->fd, call->path, call->flags, call->mask, call->statx);
+}
+
+static void prep_fallocate(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_fallocate(sqe, call->fd, call->flags, call->offset, (off_t)call->len);
+}
+
+static ssize_t here_fsync(const struct io_call *call)
+{
+	return gyre__sys->fsync(call->fd);
+}
+
+static ssize_t here_fdatasync(const struct io_call *call)
+{
+	return gyre__sys->fdatasync(call->fd);
+}
+
+static ssize_t here_openat(const struct io_call *call)
+{
+	return gyre__sys->openat(call->fd, call->path, call->flags, call->mode);
+}
+
+static ssize_t here_statx(const struct io_call *call)
+{
+	return gyre__sys->statx(call->fd, call->path, call->flags, call->mask, call->statx);
+}
+
+static ssize_t here_fallocate(const struct io_call *call)
+{
+	return gyre__sys->fallocate(call->fd, call->flags, call->offset, (off_t)call->len);
+}
+
+static const struct io_kind kind_fsync = { prep_fsync, here_fsync, NULL };
+static const struct io_kind kind_fdatasync = { prep_fdatasync, here_fdatasync, NULL };
+static const struct io_kind kind_openat = { prep_openat, here_openat, NULL };
+static const struct io_kind kind_statx = { prep_statx, here_statx, NULL };
+static const struct io_kind kind_fallocate = { prep_fallocate, here_fallocate, NULL };
+
+int gyre_fsync(struct gyre *rt, int fd)
+{
+	struct io_call call = { .function = __func__, .fd = fd };
+
+	return (int)io_call(rt, &kind_fsync, &call);
+}
+
+int gyre_fdatasync(struct gyre *rt, int fd)
+{
+	struct io_call call = { .function = __func__, .fd = fd };
+
+	return (int)io_call(rt, &kind_fdatasync, &call);
+}
+
+int gyre_openat(struct gyre *rt, int dirfd, const char *path, int flags, mode_t mode)
+{
+	struct io_call call = { .function = __func__, .fd = dirfd, .path = path, .flags = flags,
+				.mode = mode };
+
+	return (int)io_call(rt, &kind_openat, &call);
+}
+
+int gyre_statx(struct gyre *rt, int dirfd, const char *path, int flags, unsigned mask,
+	       struct statx *buf)
+{
+	struct io_call call = { .function = __func__, .fd = dirfd, .path = path, .flags = flags,
+				.mask = mask, .statx = buf };
+
+	return (int)io_call(rt, &kind_statx, &call);
+}
+
+int gyre_fallocate(struct gyre *rt, int fd, int mode, off_t offset, off_t len)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .flags = mode, .offset = offset,
+				.len = (size_t)len };
+
+	return (int)io_call(rt, &kind_fallocate, &call);
+}
+
+/* ------------------------------------------------------------------ poll -- */
+
+static void prep_poll(struct io_uring_sqe *sqe, void *arg)
+{
+	const struct io_call *call = arg;
+
+	io_uring_prep_poll_add(sqe, call->fd, (unsigned)call->flags);
+}
+
+static ssize_t poll_here(int fd, short events, uint64_t timeout_ns)
+{
+	struct pollfd pollfd = { fd, events, 0 };
+	int n = gyre__sys->poll(&pollfd, 1, timeout_ns);
+
+	if (n < 0)
+		return n;
+	return pollfd.revents & POLLNVAL ? -EBADF : pollfd.revents;
+}
+
+/* A time-out of zero is a look: on the ring, the shortest that there is. */
+static ssize_t poll_on_ring(struct gyre__thread *self, struct gyre *rt, struct io_call *call,
+			    uint64_t timeout_ns)
+{
+	ssize_t res;
+
+	if (timeout_ns == GYRE_FOREVER)
+		timeout_ns = 0;
+	else if (timeout_ns == 0)
+		timeout_ns = 1;
+	res = gyre__bridge_call(self, rt, call->function, prep_poll, call, timeout_ns);
+	if (self->last_status == GYRE_TIMED_OUT) {
+		gyre__thread_succeed(self);
+		return 0;
+	}
+	return res;
+}
+
+int gyre_poll(struct gyre *rt, int fd, short events, uint64_t timeout_ns)
+{
+	struct io_call call = { .function = __func__, .fd = fd, .flags = (unsigned short)events };
+	struct gyre__thread *self;
+	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+	struct gyre__home *home;
+	ssize_t res;
+
+	if (status != GYRE_OK)
+		return gyre_status_errno(status);
+	home = gyre__thread_home(self, rt);
+	gyre__count(&home->calls, 1);
+	if (fd >= 0 && rt->route == GYRE__ROUTE_RING) {
+		res = poll_on_ring(self, rt, &call, timeout_ns);
+	} else {
+		gyre__count(&home->calls_in_caller, 1);
+		res = fd < 0 ? -EBADF : poll_here(fd, events, timeout_ns);
+		gyre__thread_succeed(self);
+	}
+	gyre__thread_leave(self);
+	return (int)res;
+}
+
+/* ----------------------------------------------------------------- close -- */
+
+/*
+ * What was submitted earlier must not meet the descriptor's next owner: a
+ * barrier goes through every inbox, and the close comes after all of them. A
+ * worker that sleeps with nothing under way needs none.
+ */
+int gyre_close_fd(struct gyre *rt, int fd)
+{
+	struct gyre__thread *self;
+	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+	unsigned i;
+	int res = -EBADF;
+
+	if (status != GYRE_OK)
+		return gyre_status_errno(status);
+	gyre__count(&gyre__thread_home(self, rt)->calls, 1);
+	status = gyre__thread_make_reply(self, __func__);
+	if (status == GYRE_OK && fd >= 0) {
+		for (i = 0; i < rt->crew->count; i++)
+			if (!gyre__ring_is_idle(&rt->crew->worker[i]->ring))
+				gyre__bridge_control(self, rt->crew->worker[i], gyre__ring_barrier, NULL);
+		res = gyre__sys->close(fd);
+	}
+	if (status == GYRE_OK)
+		gyre__thread_succeed(self);
+	else
+		res = gyre_status_errno(status);
+	gyre__thread_leave(self);
+	return res;
+}

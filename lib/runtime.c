@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "runtime.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "buffer.h"
+#include "ring/probe.h"
+
+#define GUARD_BYTES	4096
+
+/* ------------------------------------------------------------ the door -- */
+
+static enum gyre_status refuse_closed(const char *function, const struct gyre *rt)
+{
+	if (gyre__runtime_is_forked(rt))
+		return gyre__fail(function, GYRE_CLOSED, "the runtime belongs to the parent of this "
+				  "forked process: open another here");
+	return gyre__fail(function, GYRE_CLOSED, "the runtime is closed");
+}
+
+static enum gyre_status refuse_no_reactor(const char *function)
+{
+	return gyre__fail(function, GYRE_NO_REACTOR, "no reactor running on this thread: outside a "
+			  "task of a runtime, name the runtime instead of NULL");
+}
+
+enum gyre_status gyre__runtime_enter(const char *function, struct gyre **rt,
+				     struct gyre__thread **ret_self)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (gyre__unlikely(!self))
+		return GYRE_NO_MEMORY;
+	if (gyre__unlikely(self->worker))
+		return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a prep closure may not wait: its "
+				  "worker is the one that would have to answer");
+	if (gyre__unlikely(!*rt))
+		return refuse_no_reactor(function);
+	/* seq_cst, before the look at closed: gyre_free() closes before it looks at inside. */
+	gyre__store(&self->inside, *rt, seq_cst);
+	if (gyre__unlikely(gyre__load(&(*rt)->closed, seq_cst) || gyre__runtime_is_forked(*rt))) {
+		enum gyre_status status = refuse_closed(function, *rt);
+
+		gyre__thread_leave(self);
+		return status;
+	}
+	*ret_self = self;
+	return GYRE_OK;
+}
+
+enum gyre_status gyre__runtime_look(const char *function, struct gyre **rt)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (!self)
+		return GYRE_NO_MEMORY;
+	if (!*rt)
+		*rt = self->runtime;
+	if (!*rt)
+		return refuse_no_reactor(function);
+	if (gyre__runtime_is_forked(*rt))
+		return refuse_closed(function, *rt);
+	gyre__store(&self->inside, *rt, seq_cst);
+	return GYRE_OK;
+}
+
+void gyre__runtime_leave(struct gyre *rt)
+{
+	struct gyre__thread *self = gyre__sys->self_get();
+
+	GYRE_ASSERT(gyre__load(&self->inside, relaxed) == rt);
+	gyre__thread_leave(self);
+}
+
+enum gyre_status gyre__fail_system(const char *function, int error, const char *step)
+{
+	if (error == -ENOMEM)
+		return gyre__fail(function, GYRE_NO_MEMORY, "%s: out of memory", step);
+	errno = -error;
+	return gyre__fail(function, GYRE_SYSTEM, "%s failed: %s%s", step, strerror(-error),
+			  error == -EMFILE ? " (raise RLIMIT_NOFILE: a worker holds three "
+			  "descriptors, a calling thread one)" : "");
+}
+
+/* ------------------------------------------------------- open and close -- */
+
+/* In a worker's thread: it gets a record that knows whose worker it is. */
+static int begin_worker(struct gyre__worker *worker, void *arg)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (!self)
+		return -ENOMEM;
+	self->runtime = arg;
+	self->worker = worker;
+	return 0;
+}
+
+static void finish_worker(struct gyre__worker *worker, void *arg)
+{
+	struct gyre__thread *self = gyre__sys->self_get();
+
+	(void)arg;
+	GYRE_ASSERT(self->worker == worker);
+	self->runtime = NULL;
+	self->worker = NULL;
+}
+
+/* Says in words what a start that failed lacked, and what to change. */
+static enum gyre_status refuse_start(const struct gyre__crew_config *config, int error,
+				     const char *step, unsigned worker)
+{
+	char reason[192];
+
+	if (strcmp(step, "io_uring_setup") != 0)
+		return gyre__fail_system("gyre_open", error, step);
+	if (error == -EPERM || error == -EACCES || error == -ENOSYS) {
+		gyre__probe_explain(error, reason, sizeof(reason));
+		return gyre__fail("gyre_open", GYRE_UNSUPPORTED, "%s", reason);
+	}
+	if (error == -ENOMEM)
+		return gyre__fail("gyre_open", GYRE_NO_MEMORY, "the kernel has no memory for ring %u of "
+				  "%u: each locks %zu KiB of RLIMIT_MEMLOCK, which counts all rings of "
+				  "this user: raise it, or lower ring_entries, inflight_max or workers",
+				  worker + 1, config->workers, gyre__ring_memlock(&config->ring) / 1024);
+	if (error == -EINVAL)
+		return gyre__fail("gyre_open", GYRE_UNSUPPORTED, "io_uring_setup: this kernel lacks what is "
+				  "needed: Linux 5.11 or later");
+	return gyre__fail_system("gyre_open", error, step);
+}
+
+static enum gyre_status start_crew(struct gyre *rt)
+{
+	const struct gyre__settings *settings = &rt->settings;
+	const struct gyre__crew_config config = {
+		.name = settings->name,
+		.workers = settings->workers,
+		.pin = settings->flags & GYRE_PIN_WORKERS,
+		.ring = {
+			.entries = settings->ring_entries,
+			.inflight_max = settings->inflight_max,
+			.spin_ns = settings->spin_ns,
+		},
+		.hooks = { begin_worker, finish_worker, rt },
+	};
+	const char *step;
+	unsigned worker;
+	int rc = gyre__crew_start(&config, &step, &worker, &rt->crew);
+
+	return rc < 0 ? refuse_start(&config, rc, step, worker) : GYRE_OK;
+}
+
+/* A page of one word that the kernel clears in every child, however it was forked. */
+static int make_guard(struct gyre *rt)
+{
+	static _Atomic uint32_t last_id;
+	void *guard;
+	int rc = gyre__sys->mmap(GUARD_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				 -1, 0, &guard);
+
+	if (rc < 0)
+		return rc;
+	rc = gyre__sys->madvise(guard, GUARD_BYTES, MADV_WIPEONFORK);
+	if (rc < 0) {
+		gyre__sys->munmap(guard, GUARD_BYTES);
+		return rc;
+	}
+	do
+		rt->id = gyre__fetch_add(&last_id, 1, relaxed) + 1;
+	while (rt->id == 0);
+	*(uint32_t *)guard = rt->id;
+	rt->guard = guard;
+	return 0;
+}
+
+static void runtime_free(struct gyre *rt)
+{
+	if (rt->guard)
+		gyre__sys->munmap((void *)(uintptr_t)rt->guard, GUARD_BYTES);
+	gyre__sys->mutex_done(&rt->close_lock);
+	gyre__free(rt);
+}
+
+static enum gyre_status runtime_new(const struct gyre__settings *settings, struct gyre **ret)
+{
+	struct gyre *rt = gyre__sys->alloc(sizeof(*rt), _Alignof(struct gyre));
+	enum gyre_status status;
+	int rc;
+
+	if (!rt)
+		return gyre__fail("gyre_open", GYRE_NO_MEMORY, "out of memory");
+	rt->settings = *settings;
+	rt->route = settings->route;
+	gyre__sys->mutex_init(&rt->close_lock);
+	rc = make_guard(rt);
+	if (rc < 0)
+		status = gyre__fail_system("gyre_open", rc, "a page that tells forks");
+	else
+		status = gyre__buffer_pool_open(rt);
+	if (status == GYRE_OK) {
+		status = start_crew(rt);
+		if (status != GYRE_OK)
+			gyre__buffer_pool_close(rt);
+	}
+	if (status != GYRE_OK) {
+		runtime_free(rt);
+		return status;
+	}
+	*ret = rt;
+	return GYRE_OK;
+}
+
+enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret)
+{
+	struct gyre__thread *self = gyre__thread_self();
+	struct gyre__settings settings;
+	enum gyre_status status;
+
+	if (!self)
+		return GYRE_NO_MEMORY;
+	if (!ret)
+		return gyre__fail("gyre_open", GYRE_INVALID, "ret is NULL");
+	if (self->worker)
+		return gyre__fail("gyre_open", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
+	status = gyre__options_resolve(options, &settings);
+	if (status == GYRE_OK)
+		status = runtime_new(&settings, ret);
+	return status == GYRE_OK ? gyre__succeed() : status;
+}
+
+/* The first closer stops the crew, the others come after it and find it done. */
+static void close_once(struct gyre *rt)
+{
+	gyre__store(&rt->closed, 1, seq_cst);
+	gyre__sys->mutex_lock(&rt->close_lock);
+	if (!rt->stopped) {
+		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
+		rt->stopped = true;
+	}
+	gyre__sys->mutex_unlock(&rt->close_lock);
+}
+
+enum gyre_status gyre_close(struct gyre *rt)
+{
+	struct gyre__thread *self;
+
+	if (!rt)
+		return gyre__succeed();
+	self = gyre__thread_self();
+	if (!self)
+		return GYRE_NO_MEMORY;
+	if (self->worker)
+		return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
+	if (gyre__runtime_is_forked(rt))
+		return gyre__succeed();		/* nothing here is the child's to stop */
+	gyre__store(&self->inside, rt, seq_cst);
+	close_once(rt);
+	gyre__thread_leave(self);
+	return gyre__succeed();
+}
+
+void gyre_free(struct gyre *rt)
+{
+	const struct gyre__thread *self = gyre__sys->self_get();
+
+	if (!rt)
+		return;
+	GYRE_ASSERT(!self || !self->worker);	/* it waits, and cannot say no */
+	if (gyre__runtime_is_forked(rt)) {
+		gyre__threads_forget(rt);
+		gyre__crew_forget(rt->crew);
+		gyre__buffer_pool_forget(rt);
+		runtime_free(rt);
+		return;
+	}
+	close_once(rt);
+	gyre__threads_leave(rt);
+	gyre__buffer_pool_close(rt);
+	gyre__crew_free(rt->crew);
+	runtime_free(rt);
+}
+
+/* ------------------------------------------------------------- looking -- */
+
+unsigned gyre_worker_count(const struct gyre *rt)
+{
+	const struct gyre__thread *self = gyre__sys->self_get();
+
+	if (!rt)
+		rt = self ? self->runtime : NULL;
+	return rt ? rt->crew->count : 0;
+}
+
+struct gyre *gyre_current(void)
+{
+	const struct gyre__thread *self = gyre__sys->self_get();
+
+	return self ? self->runtime : NULL;
+}
+
+int gyre_current_worker(void)
+{
+	const struct gyre__thread *self = gyre__sys->self_get();
+
+	return self && self->worker ? (int)self->worker->number : -1;
+}
+
+static void add_worker(struct gyre__worker *worker, struct gyre_stats *stats)
+{
+	struct gyre__ring_counters *counters = &worker->ring.counters;
+	uint64_t batches = gyre__load(&counters->batches, relaxed);
+	uint64_t sent = gyre__load(&counters->wakeups_sent, relaxed);
+
+	stats->ops_submitted += gyre__load(&counters->ops_submitted, relaxed);
+	stats->ops_completed += gyre__load(&counters->ops_completed, relaxed);
+	stats->ops_failed += gyre__load(&counters->ops_failed, relaxed);
+	stats->ops_cancelled += gyre__load(&counters->ops_cancelled, relaxed);
+	stats->ops_timed_out += gyre__load(&counters->ops_timed_out, relaxed);
+	stats->inflight += gyre__load(&counters->inflight, relaxed);
+	stats->queued += gyre__load(&counters->queued, relaxed);
+	stats->enters += gyre__load(&counters->enters, relaxed);
+	stats->wakeups_sent += sent;
+	stats->wakeups_elided += batches > sent ? batches - sent : 0;
+	stats->replies_spun += gyre__load(&counters->replies_spun, relaxed);
+	stats->replies_slept += gyre__load(&counters->replies_slept, relaxed);
+	stats->cq_overflows += gyre__load(&counters->cq_overflows, relaxed);
+	if (gyre__worker_is_dead(worker))
+		stats->workers_dead++;
+	else if (gyre__load(&worker->up, relaxed) == 1)
+		stats->workers_alive++;
+}
+
+void gyre__runtime_stats(struct gyre *rt, int worker, struct gyre_stats *ret)
+{
+	unsigned i;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->size = sizeof(*ret);
+	if (worker >= 0) {
+		add_worker(rt->crew->worker[worker], ret);
+		return;
+	}
+	for (i = 0; i < rt->crew->count; i++)
+		add_worker(rt->crew->worker[i], ret);
+	gyre__threads_count(rt, &ret->calls, &ret->calls_in_caller);
+}

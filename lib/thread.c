@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+#include "thread.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ring/sys.h"
+#include "runtime.h"
+
+#define LEAVE_POLL_NS_MAX	GYRE__NS_PER_MS
+
+/* All threads' records. The lock is a leaf: nothing else is taken under it. */
+static union gyre__mutex threads_lock = GYRE__MUTEX_INIT;
+static struct gyre__thread *threads;
+static bool fork_guarded;
+
+static void lock_threads(void)
+{
+	gyre__sys->mutex_lock(&threads_lock);
+}
+
+static void unlock_threads(void)
+{
+	gyre__sys->mutex_unlock(&threads_lock);
+}
+
+/* ----------------------------------------------------- coming and going -- */
+
+/* What a home has counted becomes the runtime's own. Under the lock. */
+static void home_give_up(struct gyre__home *home)
+{
+	if (!home->rt)
+		return;
+	home->rt->calls += gyre__load(&home->calls, relaxed);
+	home->rt->calls_in_caller += gyre__load(&home->calls_in_caller, relaxed);
+	gyre__store(&home->calls, 0, relaxed);
+	gyre__store(&home->calls_in_caller, 0, relaxed);
+	home->rt = NULL;
+}
+
+static void thread_unlink(struct gyre__thread *self)
+{
+	if (self->prev)
+		self->prev->next = self->next;
+	else
+		threads = self->next;
+	if (self->next)
+		self->next->prev = self->prev;
+}
+
+static void thread_free(struct gyre__thread *self)
+{
+	if (self->reply_made)
+		gyre__reply_done(&self->reply);
+	gyre__free(self->arrays);
+	gyre__free(self);
+}
+
+static void thread_exit(void *value)
+{
+	struct gyre__thread *self = value;
+	unsigned i;
+
+	lock_threads();
+	for (i = 0; i < GYRE__HOMES; i++)
+		home_give_up(&self->homes[i]);
+	thread_unlink(self);
+	unlock_threads();
+	thread_free(self);
+}
+
+/*
+ * In a forked child, the lock held: of all threads only this one is left, and it
+ * shares its eventfd with its twin in the parent. A new one is made when needed.
+ */
+static void start_over_in_child(void)
+{
+	struct gyre__thread *self = gyre__sys->self_get(), *thread, *next;
+
+	for (thread = threads; thread; thread = next) {
+		next = thread->next;
+		if (thread != self)
+			thread_free(thread);
+	}
+	threads = self;
+	if (self) {
+		self->next = self->prev = NULL;
+		self->runtime = NULL;
+		self->worker = NULL;
+		gyre__store(&self->inside, NULL, relaxed);
+		if (self->reply_made)
+			gyre__reply_done(&self->reply);
+		self->reply_made = false;
+	}
+	unlock_threads();
+}
+
+/* A child forked while somebody holds the lock would find it held for ever. Under the lock. */
+static bool guard_fork(void)
+{
+	if (!fork_guarded)
+		fork_guarded = gyre__sys->at_fork(lock_threads, unlock_threads,
+						  start_over_in_child) == 0;
+	return fork_guarded;
+}
+
+static struct gyre__thread *thread_new(void)
+{
+	struct gyre__thread *self = gyre__sys->alloc(sizeof(*self), _Alignof(struct gyre__thread));
+	bool guarded;
+
+	if (!self)
+		return NULL;
+	self->batch.waiter = &self->reply.waiter;
+	lock_threads();
+	guarded = guard_fork();
+	if (guarded) {
+		self->next = threads;
+		if (threads)
+			threads->prev = self;
+		threads = self;
+	}
+	unlock_threads();
+	if (!guarded) {
+		gyre__free(self);
+		return NULL;
+	}
+	if (gyre__sys->self_set(self, thread_exit) < 0) {
+		thread_exit(self);
+		return NULL;
+	}
+	return self;
+}
+
+struct gyre__thread *gyre__thread_self(void)
+{
+	struct gyre__thread *self = gyre__sys->self_get();
+
+	return gyre__likely(self) ? self : thread_new();
+}
+
+enum gyre_status gyre__thread_make_reply(struct gyre__thread *self, const char *function)
+{
+	int rc;
+
+	if (gyre__likely(self->reply_made))
+		return GYRE_OK;
+	rc = gyre__reply_init(&self->reply);
+	if (rc < 0)
+		return gyre__fail_system(function, rc, "eventfd for the calling thread");
+	self->reply_made = true;
+	return GYRE_OK;
+}
+
+bool gyre__thread_make_arrays(struct gyre__thread *self, uint32_t count)
+{
+	size_t each = sizeof(struct gyre__entry) + sizeof(struct gyre__result) +
+		      sizeof(gyre__verdict);
+	uint32_t max = 32;
+	char *arrays;
+
+	if (gyre__likely(count <= self->arrays_max))
+		return true;
+	while (max < count)
+		max *= 2;
+	arrays = gyre__sys->alloc(max * each, GYRE__CACHE_LINE);
+	if (!arrays)
+		return false;
+	gyre__free(self->arrays);
+	self->arrays = arrays;
+	self->arrays_max = max;
+	self->entries = (struct gyre__entry *)(void *)arrays;
+	self->results = (struct gyre__result *)(void *)(self->entries + max);
+	self->verdicts = (gyre__verdict *)(self->results + max);
+	return true;
+}
+
+void gyre__thread_trim_arrays(struct gyre__thread *self)
+{
+	if (gyre__likely(self->arrays_max <= GYRE__BATCH_KEPT))
+		return;
+	gyre__free(self->arrays);
+	self->arrays = NULL;
+	self->arrays_max = 0;
+}
+
+static struct gyre__home *move_in(struct gyre__thread *self, struct gyre *rt)
+{
+	struct gyre__home *home = &self->homes[self->next_home++ % GYRE__HOMES];
+
+	lock_threads();
+	home_give_up(home);
+	home->rt = rt;
+	home->worker = gyre__crew_greet(rt->crew);
+	unlock_threads();
+	return home;
+}
+
+struct gyre__home *gyre__thread_home(struct gyre__thread *self, struct gyre *rt)
+{
+	unsigned i;
+
+	for (i = 0; i < GYRE__HOMES; i++)
+		if (gyre__likely(self->homes[i].rt == rt))
+			return &self->homes[i];
+	return move_in(self, rt);
+}
+
+/* ------------------------------------------------------------ for all -- */
+
+static bool anybody_inside(struct gyre *rt)
+{
+	struct gyre__thread *thread;
+	bool inside = false;
+
+	lock_threads();
+	for (thread = threads; thread; thread = thread->next)
+		/* seq_cst: pairs with the store in gyre__runtime_enter(). */
+		inside |= gyre__load(&thread->inside, seq_cst) == rt;
+	unlock_threads();
+	return inside;
+}
+
+void gyre__threads_leave(struct gyre *rt)
+{
+	uint64_t pause_ns = 10 * GYRE__NS_PER_US;
+
+	while (anybody_inside(rt)) {
+		gyre__sys->sleep_ns(pause_ns);
+		if (pause_ns < LEAVE_POLL_NS_MAX)
+			pause_ns *= 2;
+	}
+	gyre__threads_forget(rt);
+}
+
+void gyre__threads_forget(struct gyre *rt)
+{
+	struct gyre__thread *thread;
+	unsigned i;
+
+	lock_threads();
+	for (thread = threads; thread; thread = thread->next)
+		for (i = 0; i < GYRE__HOMES; i++)
+			if (thread->homes[i].rt == rt)
+				home_give_up(&thread->homes[i]);
+	unlock_threads();
+}
+
+void gyre__threads_count(struct gyre *rt, uint64_t *calls, uint64_t *calls_in_caller)
+{
+	struct gyre__thread *thread;
+	unsigned i;
+
+	lock_threads();
+	*calls = rt->calls;
+	*calls_in_caller = rt->calls_in_caller;
+	for (thread = threads; thread; thread = thread->next)
+		for (i = 0; i < GYRE__HOMES; i++)
+			if (thread->homes[i].rt == rt) {
+				*calls += gyre__load(&thread->homes[i].calls, relaxed);
+				*calls_in_caller += gyre__load(&thread->homes[i].calls_in_caller, relaxed);
+			}
+	unlock_threads();
+}
+
+/* ------------------------------------------------------- the last call -- */
+
+__attribute__((__format__(__printf__, 4, 0)))
+static enum gyre_status note_failure(const char *function, enum gyre_status status,
+				     enum gyre_effect effect, const char *format, va_list args)
+{
+	struct gyre__thread *self = gyre__thread_self();
+	int saved_errno = errno;
+	int n;
+
+	if (!self)
+		return status;
+	self->last_status = status;
+	self->last_effect = effect;
+	n = snprintf(self->last_error, sizeof(self->last_error), "%s: ", function);
+	vsnprintf(self->last_error + n, sizeof(self->last_error) - (size_t)n, format, args);
+	errno = saved_errno;
+	return status;
+}
+
+enum gyre_status gyre__fail(const char *function, enum gyre_status status, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	note_failure(function, status, GYRE_EFFECT_NONE, format, args);
+	va_end(args);
+	return status;
+}
+
+enum gyre_status gyre__fail_effect(const char *function, enum gyre_status status,
+				   enum gyre_effect effect, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	note_failure(function, status, effect, format, args);
+	va_end(args);
+	return status;
+}
+
+enum gyre_status gyre__succeed(void)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (self)
+		gyre__thread_succeed(self);
+	return GYRE_OK;
+}
+
+enum gyre_status gyre_last_status(void)
+{
+	const struct gyre__thread *self = gyre__sys->self_get();
+
+	return self ? self->last_status : GYRE_OK;
+}
+
+enum gyre_effect gyre_last_effect(void)
+{
+	const struct gyre__thread *self = gyre__sys->self_get();
+
+	return self ? self->last_effect : GYRE_EFFECT_NONE;
+}
+
+const char *gyre_last_error(void)
+{
+	const struct gyre__thread *self = gyre__sys->self_get();
+
+	return self && self->last_status != GYRE_OK ? self->last_error :
+						      "no error: the last call succeeded";
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every atomic of the library goes through these macros: plain C11 here, and
+ * one place to make each of them a point where a simulated scheduler may
+ * switch threads. The order is written out at each use (relaxed, acquire,
+ * release, acq_rel, seq_cst), and so is the line that it pairs with.
+ */
+#ifndef GYRE_RING_ATOMIC_H
+#define GYRE_RING_ATOMIC_H
+
+#include <stdatomic.h>
+
+#define gyre__load(ptr, order) \
+	atomic_load_explicit((ptr), memory_order_##order)
+#define gyre__store(ptr, value, order) \
+	atomic_store_explicit((ptr), (value), memory_order_##order)
+#define gyre__exchange(ptr, value, order) \
+	atomic_exchange_explicit((ptr), (value), memory_order_##order)
+#define gyre__fetch_add(ptr, value, order) \
+	atomic_fetch_add_explicit((ptr), (value), memory_order_##order)
+#define gyre__fetch_sub(ptr, value, order) \
+	atomic_fetch_sub_explicit((ptr), (value), memory_order_##order)
+#define gyre__fetch_or(ptr, value, order) \
+	atomic_fetch_or_explicit((ptr), (value), memory_order_##order)
+#define gyre__cas(ptr, expected, value, order) \
+	atomic_compare_exchange_strong_explicit((ptr), (expected), (value), \
+						memory_order_##order, memory_order_relaxed)
+
+/* One writer, any reader, each value for itself: counters and gauges. */
+#define gyre__count(ptr, n) \
+	gyre__store((ptr), gyre__load((ptr), relaxed) + (n), relaxed)
+
+/*
+ * Words that the kernel shares with us are plain integers in liburing's
+ * structures; these give them the same treatment.
+ */
+#define gyre__load_shared(ptr)		__atomic_load_n((ptr), __ATOMIC_ACQUIRE)
+#define gyre__store_shared(ptr, value)	__atomic_store_n((ptr), (value), __ATOMIC_RELEASE)
+
+/* What two threads write in turn gets a line of its own. */
+#define GYRE__CACHE_LINE	64
+#define GYRE__OWN_LINE		__attribute__((__aligned__(GYRE__CACHE_LINE)))
+
+#endif

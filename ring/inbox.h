@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inbox: how batches reach a ring from other threads.
+ *
+ * One word holds everything that pushing sides and owner must agree on: the
+ * newest batch (a stack; the owner takes it whole and turns it round), whether
+ * the owner sleeps, and whether the inbox is sealed. As every change of it is
+ * one compare-and-swap, there is no order between two words to get wrong: who
+ * puts a batch over ASLEEP knows that the wake-up is his, and a push has either
+ * happened before the seal or failed.
+ */
+#ifndef GYRE_RING_INBOX_H
+#define GYRE_RING_INBOX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "atomic.h"
+
+struct gyre__batch;
+
+#define GYRE__INBOX_ASLEEP	((uintptr_t)1)	/* the owner waits in the kernel: wake it */
+#define GYRE__INBOX_IDLE	((uintptr_t)2)	/* with ASLEEP: and has nothing under way */
+#define GYRE__INBOX_SEALED	((uintptr_t)4)	/* takes no more calls */
+#define GYRE__INBOX_ENDED	((uintptr_t)8)	/* nobody will ever look again */
+#define GYRE__INBOX_BITS	((uintptr_t)63)	/* batches lie on cache lines of their own */
+
+struct gyre__inbox {
+	_Atomic uintptr_t word GYRE__OWN_LINE;
+};
+
+enum gyre__pushed {
+	GYRE__PUSHED,		/* the owner is awake and will see it */
+	GYRE__PUSHED_ASLEEP,	/* it sleeps, and the wake-up is the pusher's duty */
+	GYRE__PUSH_SEALED	/* not pushed */
+};
+
+/* Any thread. Calls are refused once the inbox is sealed. */
+enum gyre__pushed gyre__inbox_push(struct gyre__inbox *inbox, struct gyre__batch *batch);
+
+/* Any thread. For the library's own messages: refused only once it has ended. */
+enum gyre__pushed gyre__inbox_push_control(struct gyre__inbox *inbox, struct gyre__batch *batch);
+
+/* Any thread, any number of times. True: the owner slept, wake it. */
+bool gyre__inbox_seal(struct gyre__inbox *inbox);
+
+/* Owner. Everything that was pushed, oldest first; *ret_sealed tells whether the seal is set. */
+struct gyre__batch *gyre__inbox_take(struct gyre__inbox *inbox, bool *ret_sealed);
+
+/* Owner. Declares sleep; false: something has come, do not sleep. Ends with the next take. */
+bool gyre__inbox_sleep(struct gyre__inbox *inbox, bool idle);
+
+/* Owner. Takes what is left and ends the inbox, in one step. */
+struct gyre__batch *gyre__inbox_end(struct gyre__inbox *inbox);
+
+/* Owner. Cheap look: is there something to take (a batch or a fresh seal)? */
+static inline bool gyre__inbox_has(struct gyre__inbox *inbox, bool seal_seen)
+{
+	uintptr_t word = gyre__load(&inbox->word, relaxed);
+
+	return word != (seal_seen ? GYRE__INBOX_SEALED : 0);
+}
+
+#endif

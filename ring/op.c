@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "op.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "sys.h"
+
+#define BIT(state) (1u << GYRE__OP_##state)
+
+/* From each state, the states that may follow. */
+static const uint8_t op_edges[GYRE__OP_STATES] = {
+	[GYRE__OP_FREE] = BIT(FLYING),
+	[GYRE__OP_FLYING] = BIT(ASKED) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
+	[GYRE__OP_ASKED] = BIT(CANCELLING) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
+	/* back to ASKED: the cancel found nothing, another is due */
+	[GYRE__OP_CANCELLING] = BIT(ASKED) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
+	[GYRE__OP_HELD] = BIT(LEFT) | BIT(DONE),
+	[GYRE__OP_LEFT] = BIT(DONE),
+	[GYRE__OP_DONE] = BIT(FREE),
+};
+
+static const char *const op_state_names[GYRE__OP_STATES] = {
+	[GYRE__OP_FREE] = "free",
+	[GYRE__OP_FLYING] = "in flight",
+	[GYRE__OP_ASKED] = "cancel wanted",
+	[GYRE__OP_CANCELLING] = "cancelling",
+	[GYRE__OP_HELD] = "held by the kernel",
+	[GYRE__OP_LEFT] = "left at its time-out",
+	[GYRE__OP_DONE] = "done",
+};
+
+void gyre__op_set_state(struct gyre__op *op, enum gyre__op_state to)
+{
+	GYRE_ASSERT(op_edges[op->state] & (1u << to));
+	op->state = (uint8_t)to;
+}
+
+const char *gyre__op_state_name(enum gyre__op_state state)
+{
+	GYRE_ASSERT(state < GYRE__OP_STATES);
+	return op_state_names[state];
+}
+
+/* Mapped, not allocated: a slot that is never used costs no memory. */
+static int op_table_map(size_t len, void **ret)
+{
+	return gyre__sys->mmap(len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, ret);
+}
+
+int gyre__op_table_open(struct gyre__op_table *table, uint32_t inflight_max, uint32_t reserved)
+{
+	uint32_t size = inflight_max + reserved;
+	void *ops, *more;
+	int rc;
+
+	rc = op_table_map(size * sizeof(struct gyre__op), &ops);
+	if (rc < 0)
+		return rc;
+	rc = op_table_map(size * sizeof(struct gyre__op_more), &more);
+	if (rc < 0) {
+		gyre__sys->munmap(ops, size * sizeof(struct gyre__op));
+		return rc;
+	}
+	table->ops = ops;
+	table->more = more;
+	table->size = size;
+	table->reserved = reserved;
+	table->used = 0;
+	table->free = GYRE__NO_SLOT;
+	return 0;
+}
+
+void gyre__op_table_close(struct gyre__op_table *table)
+{
+	if (!table->ops)
+		return;
+	gyre__sys->munmap(table->ops, table->size * sizeof(struct gyre__op));
+	gyre__sys->munmap(table->more, table->size * sizeof(struct gyre__op_more));
+	table->ops = NULL;
+}
+
+struct gyre__op *gyre__op_get(struct gyre__op_table *table, bool library)
+{
+	struct gyre__op *op;
+
+	if (table->free != GYRE__NO_SLOT) {
+		op = &table->ops[table->free];
+		table->free = op->next;
+	} else {
+		GYRE_ASSERT(table->used < table->size);
+		op = &table->ops[table->used++];
+	}
+	table->live++;
+	table->live_library += library;
+	gyre__op_set_state(op, GYRE__OP_FLYING);
+	op->generation++;
+	op->reason = GYRE__OP_NO_REASON;
+	op->late_file = false;
+	op->timer = GYRE__NO_SLOT;
+	op->chain = GYRE__NO_SLOT;
+	return op;
+}
+
+void gyre__op_put(struct gyre__op_table *table, struct gyre__op *op, bool library)
+{
+	GYRE_ASSERT(op->timer == GYRE__NO_SLOT);
+	gyre__op_set_state(op, GYRE__OP_FREE);
+	op->batch = NULL;
+	op->next = table->free;
+	table->free = gyre__op_slot(table, op);
+	table->live--;
+	table->live_library -= library;
+}
+
+struct gyre__op *gyre__op_find(const struct gyre__op_table *table, uint64_t user_data)
+{
+	uint32_t slot = (uint32_t)user_data;
+	struct gyre__op *op;
+
+	if (slot >= table->used)
+		return NULL;
+	op = &table->ops[slot];
+	if (op->state == GYRE__OP_FREE || op->generation != (uint32_t)(user_data >> 32))
+		return NULL;
+	return op;
+}

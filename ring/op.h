@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An op in flight, and the table of them: from the moment its SQE is filled to
+ * its final CQE. Owner thread only, all of it.
+ *
+ * The kernel gets a ticket of slot and generation as user_data, never a
+ * pointer: a CQE that comes late, twice or from nowhere finds no op.
+ */
+#ifndef GYRE_RING_OP_H
+#define GYRE_RING_OP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "batch.h"
+
+struct gyre__ring;
+struct gyre__op;
+struct gyre__buffer_row;
+
+enum gyre__op_state {
+	GYRE__OP_FREE = 0,	/* in the free list */
+	GYRE__OP_FLYING,	/* its SQE is filled: its memory may be the kernel's */
+	GYRE__OP_ASKED,		/* flying; its end is wanted, and waits for a cancel slot */
+	GYRE__OP_CANCELLING,	/* flying; a cancel is on its way, and the target's CQE outstanding */
+	GYRE__OP_HELD,		/* its result is here, the kernel still reads its memory: a notification follows */
+	GYRE__OP_LEFT,		/* answered at its time-out; flying on in a buffer of the library's own */
+	GYRE__OP_DONE,		/* its final CQE is copied; answered before this turn ends */
+	GYRE__OP_STATES
+};
+
+/* Why an op's end was asked for: what -ECANCELED will mean. */
+enum gyre__op_reason {
+	GYRE__OP_NO_REASON = 0,
+	GYRE__OP_TIMED_OUT,
+	GYRE__OP_CANCELLED
+};
+
+/* Owner thread. What the op's final CQE leads to; the op is freed after it. */
+typedef void gyre__op_complete_fn(struct gyre__ring *ring, struct gyre__op *op);
+
+#define GYRE__NO_SLOT	UINT32_MAX
+
+struct gyre__op {
+	struct gyre__batch *batch;	/* NULL: the library's own, or LEFT */
+	gyre__op_complete_fn *complete;
+	uint32_t index;			/* in the batch; of a cancel: its target's slot */
+	uint32_t generation;
+	int32_t res;
+	uint32_t cqe_flags;
+	uint32_t sq_position;		/* of its SQE: what the kernel has not consumed it never saw */
+	uint32_t next;			/* slot: in the free, completed or asked list */
+	int32_t fd;			/* for dumps */
+	uint8_t state;			/* enum gyre__op_state; see gyre__op_set_state() */
+	uint8_t opcode;
+	uint8_t reason;			/* enum gyre__op_reason */
+	bool late_file;			/* the kernel looks its descriptor up after the submission */
+	uint64_t since_ns;		/* coarse: when its turn began */
+	uint32_t timer;			/* its place in the heap, or GYRE__NO_SLOT */
+	uint32_t chain;			/* index of its chain's first op in the batch, or GYRE__NO_SLOT */
+} GYRE__OWN_LINE;
+
+_Static_assert(sizeof(struct gyre__op) == GYRE__CACHE_LINE, "one op, one cache line");
+
+/* What few ops need, in an array of its own. */
+struct gyre__op_more {
+	struct gyre__buffer_row *left_buffer;	/* quarantined by an op that its caller left */
+	uint64_t retry_ns;			/* a cancel that found nothing is sent again after so long */
+	uint32_t chain_left;			/* in the first op's: ops of the chain without a final CQE */
+	uint32_t chain_len;
+};
+
+struct gyre__op_list {
+	uint32_t head, tail;
+};
+
+struct gyre__op_table {
+	struct gyre__op *ops;
+	struct gyre__op_more *more;
+	uint32_t size;			/* slots in all */
+	uint32_t reserved;		/* of which so many are the library's: cancels, the wake-up */
+	uint32_t used;			/* slots ever used: what lies past it was never touched */
+	uint32_t free;			/* list of slots */
+	uint32_t live;			/* ops not FREE */
+	uint32_t live_library;		/* of which the library's */
+};
+
+int gyre__op_table_open(struct gyre__op_table *table, uint32_t inflight_max, uint32_t reserved);
+void gyre__op_table_close(struct gyre__op_table *table);
+
+/* How many more ops callers may have in flight. */
+static inline uint32_t gyre__op_table_room(const struct gyre__op_table *table)
+{
+	return table->size - table->reserved - (table->live - table->live_library);
+}
+
+static inline uint32_t gyre__op_table_library_room(const struct gyre__op_table *table)
+{
+	return table->reserved - table->live_library;
+}
+
+/* A FLYING op; there must be room. */
+struct gyre__op *gyre__op_get(struct gyre__op_table *table, bool library);
+void gyre__op_put(struct gyre__op_table *table, struct gyre__op *op, bool library);
+
+void gyre__op_set_state(struct gyre__op *op, enum gyre__op_state to);
+const char *gyre__op_state_name(enum gyre__op_state state);
+
+static inline uint32_t gyre__op_slot(const struct gyre__op_table *table, const struct gyre__op *op)
+{
+	return (uint32_t)(op - table->ops);
+}
+
+static inline uint64_t gyre__op_user_data(const struct gyre__op_table *table,
+					  const struct gyre__op *op)
+{
+	return (uint64_t)op->generation << 32 | gyre__op_slot(table, op);
+}
+
+/* The op that a CQE or a cancel means; NULL: none any more. */
+struct gyre__op *gyre__op_find(const struct gyre__op_table *table, uint64_t user_data);
+
+static inline struct gyre__op_more *gyre__op_more(const struct gyre__op_table *table,
+						  const struct gyre__op *op)
+{
+	return &table->more[gyre__op_slot(table, op)];
+}
+
+static inline void gyre__op_list_init(struct gyre__op_list *list)
+{
+	list->head = list->tail = GYRE__NO_SLOT;
+}
+
+static inline void gyre__op_list_push(struct gyre__op_table *table, struct gyre__op_list *list,
+				      struct gyre__op *op)
+{
+	uint32_t slot = gyre__op_slot(table, op);
+
+	op->next = GYRE__NO_SLOT;
+	if (list->tail == GYRE__NO_SLOT)
+		list->head = slot;
+	else
+		table->ops[list->tail].next = slot;
+	list->tail = slot;
+}
+
+static inline struct gyre__op *gyre__op_list_take(struct gyre__op_table *table,
+						  struct gyre__op_list *list)
+{
+	struct gyre__op *op;
+
+	if (list->head == GYRE__NO_SLOT)
+		return NULL;
+	op = &table->ops[list->head];
+	list->head = op->next;
+	if (list->head == GYRE__NO_SLOT)
+		list->tail = GYRE__NO_SLOT;
+	return op;
+}
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include "reply.h"
+
+#include <errno.h>
+
+#include "ring.h"
+#include "sys.h"
+
+#define ASLEEP	UINT64_C(1)
+#define POLL_NS	(50 * GYRE__NS_PER_US)
+
+/*
+ * Owner thread of ring. Whoever spins sees the word change and goes; whoever
+ * has set ASLEEP is in read(eventfd) until the ring's wake list is flushed,
+ * which is why its descriptor is still good then and nothing else of it is.
+ */
+static void reply_give(struct gyre__waiter *waiter, struct gyre__batch *batch,
+		       struct gyre__ring *ring)
+{
+	struct gyre__reply *reply = gyre__container_of(waiter, struct gyre__reply, waiter);
+	int eventfd = reply->eventfd;
+
+	reply->odd = batch->odd;
+	if (gyre__unlikely(gyre__load(&reply->word, acquire) & ASLEEP))
+		reply->replied_ns = gyre__sys->now_ns();
+	/* Release: results and verdicts. Pairs with the acquire in reply_is_there(). */
+	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP)
+		gyre__ring_wake_later(ring, eventfd);
+	else
+		gyre__count(&ring->counters.replies_spun, 1);
+}
+
+static bool reply_is_there(struct gyre__reply *reply)
+{
+	return gyre__load(&reply->word, acquire) >> 1 == reply->expected;
+}
+
+int gyre__reply_init(struct gyre__reply *reply)
+{
+	int fd = gyre__sys->eventfd();
+
+	if (fd < 0)
+		return fd;
+	reply->eventfd = fd;
+	reply->waiter.done = reply_give;
+	return 0;
+}
+
+void gyre__reply_done(struct gyre__reply *reply)
+{
+	gyre__sys->close(reply->eventfd);
+}
+
+static bool reply_spin(struct gyre__reply *reply, const struct gyre__pace *pace, uint64_t budget_ns)
+{
+	struct gyre__spinning spinning = { .budget_ns = budget_ns };
+
+	do
+		if (reply_is_there(reply))
+			return true;
+	while (gyre__spin_once(&spinning, pace));
+	return false;
+}
+
+/*
+ * Goes to sleep unless the reply has come meanwhile. The eventfd is written
+ * once for each ASLEEP that the worker finds, so none is left over. A host that
+ * closed our descriptor behind our back costs speed, not the reply.
+ */
+static void reply_sleep(struct gyre__reply *reply, struct gyre__pace *pace)
+{
+	uint64_t word = (reply->expected - 1) << 1;
+	uint64_t fell_asleep_ns, now_ns;
+
+	reply->replied_ns = 0;
+	fell_asleep_ns = gyre__sys->now_ns();
+	if (!gyre__cas(&reply->word, &word, word | ASLEEP, acq_rel))
+		return;
+	if (gyre__sys->eventfd_read(reply->eventfd) < 0)
+		while (!reply_is_there(reply))
+			gyre__sys->sleep_ns(POLL_NS);
+	GYRE_ASSERT(reply_is_there(reply));
+	gyre__store(&reply->word, reply->expected << 1, relaxed);
+
+	now_ns = gyre__sys->now_ns();
+	if (reply->replied_ns)
+		gyre__pace_note_wake(pace, now_ns - reply->replied_ns);
+	gyre__spin_slept_ns(&reply->spin, pace, now_ns - fell_asleep_ns);
+}
+
+void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace)
+{
+	uint64_t budget_ns = gyre__spin_budget(&reply->spin, pace);
+
+	if (budget_ns) {
+		if (gyre__likely(reply_spin(reply, pace, budget_ns))) {
+			gyre__spin_won(&reply->spin);
+			return;
+		}
+		gyre__spin_lost(&reply->spin);
+	}
+	if (!reply_is_there(reply))
+		reply_sleep(reply, pace);
+}

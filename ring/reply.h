@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The waiter's thread kind: a reply that a plain thread waits for, spinning
+ * while that pays and then asleep in an eventfd.
+ *
+ * The reply's word is a sequence number, 64 bits wide with its lowest bit for
+ * "asleep", and never reset: a reply cannot be taken for another's. A thread
+ * has one call at a time, so one reply on the heap serves all of them.
+ */
+#ifndef GYRE_RING_REPLY_H
+#define GYRE_RING_REPLY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "atomic.h"
+#include "batch.h"
+#include "spin.h"
+#include "waiter.h"
+
+struct gyre__reply {
+	/* Written by the worker, read by the caller. */
+	_Atomic uint64_t word GYRE__OWN_LINE;	/* replies given so far << 1 | caller asleep */
+	struct gyre__result one;		/* the result of a batch of one */
+	gyre__verdict one_verdict;
+	bool odd;				/* not every verdict is zero */
+	uint64_t replied_ns;			/* when a sleeper was woken: what a wake-up costs */
+
+	/* The caller's; the worker reads waiter and eventfd. */
+	struct gyre__waiter waiter GYRE__OWN_LINE;
+	int eventfd;
+	uint64_t expected;			/* replies asked for so far */
+	struct gyre__spin spin;
+};
+
+/* 0, or a negative errno of eventfd(). */
+int gyre__reply_init(struct gyre__reply *reply);
+void gyre__reply_done(struct gyre__reply *reply);
+
+/* Caller: before the push. */
+static inline void gyre__reply_expect(struct gyre__reply *reply)
+{
+	reply->expected++;
+}
+
+/* Caller: the push failed, no reply will come. */
+static inline void gyre__reply_forget(struct gyre__reply *reply)
+{
+	reply->expected--;
+}
+
+/* Caller: until the reply is there. */
+void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace);
+
+#endif

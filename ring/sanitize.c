@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+#include "sanitize.h"
+
+#include <liburing.h>
+#include <stddef.h>
+
+#include "ring.h"
+#include "sys.h"
+
+/* What an opcode's row checks besides the SQE's common fields. */
+enum rule {
+	REFUSED = 0,
+	PLAIN,		/* ioprio must be zero, nothing else matters to others */
+	PRIORITY,	/* ioprio is an I/O priority, which the kernel checks */
+	NOP,		/* may inject a result; touches no file */
+	POLL,		/* one shot: len holds its flags */
+	TIMER,		/* a plain timer: one shot, counts no completions */
+	FIXED,		/* PRIORITY, in one of the library's registered buffers */
+	DIRECT,		/* file_index must be zero: the result is a plain descriptor */
+	SPLICE,		/* no registered descriptors */
+	SOCKET,		/* ioprio holds flags: POLL_FIRST only */
+	ZERO_COPY	/* SOCKET, and a report of use; two CQEs, one reply */
+};
+
+/*
+ * Flags and opcodes newer than the oldest liburing we build with, by value:
+ * which opcodes there are is the kernel's to say, at run time.
+ */
+#define NOP_INJECT_RESULT	(1u << 0)
+#define NOP_TASK_WORK		(1u << 4)
+#define POLL_LEVEL		(1u << 3)
+#define TIMER_FLAGS		((1u << 0) | (1u << 2) | (1u << 3) | (1u << 5))	/* ABS, BOOTTIME, REALTIME, ETIME_SUCCESS */
+#define SPLICE_FIXED_IN		(1u << 31)
+#define SOCKET_POLL_FIRST	(1u << 0)
+#define SEND_FIXED_BUFFER	(1u << 2)
+#define SEND_REPORT_USAGE	(1u << 3)
+
+struct row {
+	const char *name;
+	enum rule rule;
+	const char *why;	/* for REFUSED */
+};
+
+#define NAMES_OTHERS	"it names other ops of the ring by their user_data"
+#define OWN_FUNCTION	"it gives more than one result"
+#define RING_STATE	"it changes the ring's own tables"
+
+static const struct row rows[] = {
+	[0] = { "NOP", NOP, NULL },
+	[1] = { "READV", PRIORITY, NULL },
+	[2] = { "WRITEV", PRIORITY, NULL },
+	[3] = { "FSYNC", PLAIN, NULL },
+	[4] = { "READ_FIXED", FIXED, NULL },
+	[5] = { "WRITE_FIXED", FIXED, NULL },
+	[6] = { "POLL_ADD", POLL, NULL },
+	[7] = { "POLL_REMOVE", REFUSED, NAMES_OTHERS },
+	[8] = { "SYNC_FILE_RANGE", PLAIN, NULL },
+	[9] = { "SENDMSG", SOCKET, NULL },
+	[10] = { "RECVMSG", SOCKET, NULL },
+	[11] = { "TIMEOUT", TIMER, NULL },
+	[12] = { "TIMEOUT_REMOVE", REFUSED, NAMES_OTHERS },
+	[13] = { "ACCEPT", DIRECT, NULL },
+	[14] = { "ASYNC_CANCEL", REFUSED, NAMES_OTHERS },
+	[15] = { "LINK_TIMEOUT", REFUSED, "it belongs to a link; gyre_op.timeout_ns does its work" },
+	[16] = { "CONNECT", PLAIN, NULL },
+	[17] = { "FALLOCATE", PLAIN, NULL },
+	[18] = { "OPENAT", DIRECT, NULL },
+	[19] = { "CLOSE", DIRECT, NULL },
+	[20] = { "FILES_UPDATE", REFUSED, RING_STATE },
+	[21] = { "STATX", PLAIN, NULL },
+	[22] = { "READ", PRIORITY, NULL },
+	[23] = { "WRITE", PRIORITY, NULL },
+	[24] = { "FADVISE", PLAIN, NULL },
+	[25] = { "MADVISE", PLAIN, NULL },
+	[26] = { "SEND", SOCKET, NULL },
+	[27] = { "RECV", SOCKET, NULL },
+	[28] = { "OPENAT2", DIRECT, NULL },
+	[29] = { "EPOLL_CTL", PLAIN, NULL },
+	[30] = { "SPLICE", SPLICE, NULL },
+	[31] = { "PROVIDE_BUFFERS", REFUSED, RING_STATE },
+	[32] = { "REMOVE_BUFFERS", REFUSED, RING_STATE },
+	[33] = { "TEE", SPLICE, NULL },
+	[34] = { "SHUTDOWN", PLAIN, NULL },
+	[35] = { "RENAMEAT", PLAIN, NULL },
+	[36] = { "UNLINKAT", PLAIN, NULL },
+	[37] = { "MKDIRAT", PLAIN, NULL },
+	[38] = { "SYMLINKAT", PLAIN, NULL },
+	[39] = { "LINKAT", PLAIN, NULL },
+	[40] = { "MSG_RING", REFUSED, "it posts completions to rings" },
+	[41] = { "FSETXATTR", PLAIN, NULL },
+	[42] = { "SETXATTR", PLAIN, NULL },
+	[43] = { "FGETXATTR", PLAIN, NULL },
+	[44] = { "GETXATTR", PLAIN, NULL },
+	[45] = { "SOCKET", DIRECT, NULL },
+	[46] = { "URING_CMD", REFUSED, "what it does is its driver's secret" },
+	[47] = { "SEND_ZC", ZERO_COPY, NULL },
+	[48] = { "SENDMSG_ZC", ZERO_COPY, NULL },
+	[49] = { "READ_MULTISHOT", REFUSED, OWN_FUNCTION },
+	[50] = { "WAITID", PLAIN, NULL },
+	[51] = { "FUTEX_WAIT", PLAIN, NULL },
+	[52] = { "FUTEX_WAKE", PLAIN, NULL },
+	[53] = { "FUTEX_WAITV", PLAIN, NULL },
+	[54] = { "FIXED_FD_INSTALL", REFUSED, RING_STATE },
+	[55] = { "FTRUNCATE", PLAIN, NULL },
+	[56] = { "BIND", PLAIN, NULL },
+	[57] = { "LISTEN", PLAIN, NULL },
+	[58] = { "RECV_ZC", REFUSED, OWN_FUNCTION },
+	[59] = { "EPOLL_WAIT", PLAIN, NULL },
+	[60] = { "READV_FIXED", REFUSED, "its vector would have to be copied to be checked" },
+	[61] = { "WRITEV_FIXED", REFUSED, "its vector would have to be copied to be checked" },
+	[62] = { "PIPE", DIRECT, NULL },
+};
+
+#define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
+
+static const struct row *row_of(uint8_t opcode)
+{
+	return opcode < ROW_COUNT && rows[opcode].name ? &rows[opcode] : NULL;
+}
+
+const char *gyre__opcode_name(uint8_t opcode)
+{
+	const struct row *row = row_of(opcode);
+
+	return row ? row->name : "UNKNOWN";
+}
+
+const char *gyre__opcode_refused(uint8_t opcode)
+{
+	const struct row *row = row_of(opcode);
+
+	if (!row)
+		return "this version of the library does not know it";
+	return row->rule == REFUSED ? row->why : NULL;
+}
+
+static bool flags_within(unsigned flags, unsigned allowed)
+{
+	return !(flags & ~allowed);
+}
+
+static enum gyre__refusal refuse_unless(bool fine, enum gyre__refusal refusal)
+{
+	return gyre__likely(fine) ? GYRE__ACCEPTED : refusal;
+}
+
+/* A registered buffer is whoever's holds it; none may be read past its end. */
+static enum gyre__refusal check_fixed(const struct gyre__ring *ring, const struct io_uring_sqe *sqe)
+{
+	const struct gyre__buffer_row *row;
+
+	row = gyre__buffers_find(&ring->buffers, sqe->addr, sqe->len);
+	return refuse_unless(row && row->index == (int)sqe->buf_index, GYRE__REFUSED_FIXED_BUFFER);
+}
+
+static enum gyre__refusal check_zero_copy(const struct gyre__ring *ring,
+					  const struct io_uring_sqe *sqe)
+{
+	if (!flags_within(sqe->ioprio, SOCKET_POLL_FIRST | SEND_FIXED_BUFFER | SEND_REPORT_USAGE))
+		return GYRE__REFUSED_OP_FLAGS;
+	if (!(sqe->ioprio & SEND_FIXED_BUFFER))
+		return GYRE__ACCEPTED;
+	/* A message's vector may point anywhere: only a plain send can be checked. */
+	return sqe->opcode == IORING_OP_SEND_ZC ? check_fixed(ring, sqe) :
+						  GYRE__REFUSED_FIXED_BUFFER;
+}
+
+static enum gyre__refusal check_splice(const struct gyre__ring *ring, const struct io_uring_sqe *sqe)
+{
+	if (sqe->splice_fd_in == ring->wake_fd || sqe->splice_fd_in == ring->uring.ring_fd)
+		return GYRE__REFUSED_DESCRIPTOR;
+	return refuse_unless(sqe->ioprio == 0 && !(sqe->splice_flags & SPLICE_FIXED_IN),
+			     GYRE__REFUSED_OP_FLAGS);
+}
+
+static enum gyre__refusal check_rule(const struct gyre__ring *ring, const struct io_uring_sqe *sqe,
+				     enum rule rule)
+{
+	switch (rule) {
+	case REFUSED:
+		return GYRE__REFUSED_OPCODE;
+	case PLAIN:
+		return refuse_unless(sqe->ioprio == 0, GYRE__REFUSED_OP_FLAGS);
+	case PRIORITY:
+		return GYRE__ACCEPTED;
+	case NOP:
+		return refuse_unless(sqe->ioprio == 0 &&
+				     flags_within(sqe->rw_flags, NOP_INJECT_RESULT | NOP_TASK_WORK),
+				     GYRE__REFUSED_OP_FLAGS);
+	case POLL:
+		return refuse_unless(sqe->ioprio == 0 && flags_within(sqe->len, POLL_LEVEL),
+				     GYRE__REFUSED_OP_FLAGS);
+	case TIMER:
+		return refuse_unless(sqe->ioprio == 0 && sqe->off == 0 &&
+				     flags_within(sqe->timeout_flags, TIMER_FLAGS),
+				     GYRE__REFUSED_OP_FLAGS);
+	case FIXED:
+		return check_fixed(ring, sqe);
+	case DIRECT:
+		if (sqe->file_index != 0)
+			return GYRE__REFUSED_DIRECT;
+		return refuse_unless(sqe->ioprio == 0, GYRE__REFUSED_OP_FLAGS);
+	case SPLICE:
+		return check_splice(ring, sqe);
+	case SOCKET:
+		return refuse_unless(flags_within(sqe->ioprio, SOCKET_POLL_FIRST),
+				     GYRE__REFUSED_OP_FLAGS);
+	case ZERO_COPY:
+		return check_zero_copy(ring, sqe);
+	}
+	return GYRE__REFUSED_OPCODE;
+}
+
+enum gyre__refusal gyre__sanitize(const struct gyre__ring *ring, const struct io_uring_sqe *sqe)
+{
+	const struct row *row;
+
+	if (gyre__unlikely(sqe->opcode >= ROW_COUNT))
+		return sqe->opcode == GYRE__BLANK_OPCODE ? GYRE__REFUSED_BLANK :
+							   GYRE__REFUSED_OPCODE;
+	if (gyre__unlikely(sqe->flags & ~(unsigned)IOSQE_ASYNC))
+		return GYRE__REFUSED_SQE_FLAGS;
+	if (gyre__unlikely(sqe->personality != 0))
+		return GYRE__REFUSED_PERSONALITY;
+	row = &rows[sqe->opcode];
+	if (gyre__unlikely(row->rule == REFUSED))
+		return GYRE__REFUSED_OPCODE;
+	if (gyre__unlikely(!gyre__features_has(&ring->features, sqe->opcode)))
+		return GYRE__REFUSED_UNSUPPORTED;
+	if (gyre__unlikely(sqe->fd >= 0 && row->rule != NOP &&
+			   (sqe->fd == ring->wake_fd || sqe->fd == ring->uring.ring_fd ||
+			    sqe->fd == ring->tomb_fd)))
+		return GYRE__REFUSED_DESCRIPTOR;
+	return check_rule(ring, sqe, row->rule);
+}
+
+static const char *const refusal_texts[GYRE__REFUSALS] = {
+	[GYRE__ACCEPTED] = "accepted",
+	[GYRE__REFUSED_EARLY] = "a field of the gyre_op is wrong: prep is NULL, a flag is unknown, "
+				"reserved is not zero, it names another worker than the first op, "
+				"or it is a later op of a chain and has a time-out",
+	[GYRE__REFUSED_BLANK] = "the prep closure set no opcode: call one of io_uring_prep_*()",
+	[GYRE__REFUSED_OPCODE] = "the prep closure set an opcode that could hurt other callers of the ring",
+	[GYRE__REFUSED_SQE_FLAGS] = "the prep closure set SQE flags other than IOSQE_ASYNC: for links "
+				    "use GYRE_OP_LINK",
+	[GYRE__REFUSED_PERSONALITY] = "the prep closure set a personality",
+	[GYRE__REFUSED_OP_FLAGS] = "the prep closure set flags of its opcode that could hurt other callers "
+				   "of the ring, such as multishot",
+	[GYRE__REFUSED_DIRECT] = "the prep closure asked for a result in the table of registered files",
+	[GYRE__REFUSED_FIXED_BUFFER] = "the memory does not lie inside the registered buffer that the "
+				       "prep closure names: take buf_index from gyre_buffer_index()",
+	[GYRE__REFUSED_DESCRIPTOR] = "the descriptor is one of the library's own",
+	[GYRE__REFUSED_LEAVE] = "GYRE_OP_LEAVE needs one read, write, send or receive whose memory lies "
+				"inside a gyre_buffer",
+	[GYRE__REFUSED_CHAIN] = "the chain ends in GYRE_OP_LINK, or is longer than ring_entries or "
+				"inflight_max",
+	[GYRE__REFUSED_UNSUPPORTED] = "this kernel does not know the opcode",
+};
+
+const char *gyre__refusal_text(enum gyre__refusal refusal)
+{
+	GYRE_ASSERT(refusal < GYRE__REFUSALS);
+	return refusal_texts[refusal];
+}

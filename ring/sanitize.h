@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a stranger's closure may ask of a ring that it shares with others: the
+ * allow-list, one row an opcode. ARCHITECTURE.md has the list with the reasons.
+ */
+#ifndef GYRE_RING_SANITIZE_H
+#define GYRE_RING_SANITIZE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct gyre__ring;
+struct io_uring_sqe;
+
+/* The opcode of a blank SQE: what a closure that sets nothing leaves behind. */
+#define GYRE__BLANK_OPCODE	0xff
+
+enum gyre__refusal {
+	GYRE__ACCEPTED = 0,
+	GYRE__REFUSED_EARLY,		/* by the call itself: a field of struct gyre_op */
+	GYRE__REFUSED_BLANK,		/* the closure set no opcode */
+	GYRE__REFUSED_OPCODE,
+	GYRE__REFUSED_SQE_FLAGS,
+	GYRE__REFUSED_PERSONALITY,
+	GYRE__REFUSED_OP_FLAGS,		/* multishot, fixed descriptors, a count of completions ... */
+	GYRE__REFUSED_DIRECT,		/* a result in the table of registered files */
+	GYRE__REFUSED_FIXED_BUFFER,	/* a registered buffer that is none, or memory outside it */
+	GYRE__REFUSED_DESCRIPTOR,	/* one of the ring's own */
+	GYRE__REFUSED_LEAVE,		/* GYRE_OP_LEAVE with memory that is not a gyre_buffer's */
+	GYRE__REFUSED_CHAIN,		/* longer than the ring, or ends in a link */
+	GYRE__REFUSED_UNSUPPORTED,	/* allowed, but this kernel does not know it */
+	GYRE__REFUSALS
+};
+
+/* Owner thread, after a prep closure ran. */
+enum gyre__refusal gyre__sanitize(const struct gyre__ring *ring, const struct io_uring_sqe *sqe);
+
+/* One sentence on it. */
+const char *gyre__refusal_text(enum gyre__refusal refusal);
+
+/* The opcode's name as io_uring.h has it, less its prefix; "UNKNOWN". */
+const char *gyre__opcode_name(uint8_t opcode);
+
+/* Why an opcode is refused; NULL: it is allowed. */
+const char *gyre__opcode_refused(uint8_t opcode);
+
+#endif

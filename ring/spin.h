@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When to spin, how long, and how: the same rule for callers and workers.
+ *
+ * Waiting busily is worth it while what is waited for comes sooner than a sleep
+ * and a wake-up would cost. The cost is learnt from the wake-ups that happen;
+ * whether spinning finds anything, from whether it did: each spin in vain
+ * doubles the number of coming waits that sleep at once, each success halves it.
+ */
+#ifndef GYRE_RING_SPIN_H
+#define GYRE_RING_SPIN_H
+
+#include <gyre.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "atomic.h"
+#include "sys.h"
+
+/* One a ring; read by all of its callers at each wait, written seldom. */
+struct gyre__pace {
+	_Atomic uint32_t crowded;	/* more threads want to run than there are CPUs: yield, do not pause */
+	_Atomic uint32_t wake_ns;	/* what waking a sleeping thread costs here, as seen so far */
+	uint64_t spin_ns;		/* GYRE_SPIN_AUTO, GYRE_SPIN_NEVER or a fixed time */
+};
+
+/* One a waiting thread. */
+struct gyre__spin {
+	uint32_t skip_max;		/* coming waits to sleep at once, after the next failure */
+	uint32_t skip;			/* of which so many are left */
+};
+
+#define GYRE__SPIN_YIELDS	40	/* a crowded wait gives up after so many */
+
+void gyre__pace_init(struct gyre__pace *pace, uint64_t spin_ns);
+
+/* A thread woke up so long after it was told to: learns from it. */
+void gyre__pace_note_wake(struct gyre__pace *pace, uint64_t took_ns);
+
+/* How long a wait may spin now; 0: sleep at once. */
+uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pace);
+
+/* What came of the wait that spun for its budget. */
+void gyre__spin_won(struct gyre__spin *spin);
+void gyre__spin_lost(struct gyre__spin *spin);
+
+/* A sleep turned out shorter than spinning would have been: try again soon. */
+void gyre__spin_slept_ns(struct gyre__spin *spin, const struct gyre__pace *pace, uint64_t slept_ns);
+
+/* The state of one busy wait. */
+struct gyre__spinning {
+	uint64_t budget_ns;
+	uint64_t until_ns;
+	uint32_t turns;
+	uint32_t yields;
+};
+
+/* One turn of it: pauses or yields. False: the budget is spent. */
+static inline bool gyre__spin_once(struct gyre__spinning *spinning, const struct gyre__pace *pace)
+{
+	if (gyre__load(&pace->crowded, relaxed)) {
+		gyre__sys->yield();
+		if (++spinning->yields >= GYRE__SPIN_YIELDS && pace->spin_ns == GYRE_SPIN_AUTO)
+			return false;
+		if (pace->spin_ns == GYRE_SPIN_AUTO)
+			return true;
+	} else {
+		gyre__sys->relax();
+	}
+	/* The clock costs as much as a pause: look at it now and then. */
+	if (++spinning->turns % 32 != 0)
+		return true;
+	if (spinning->until_ns == 0)
+		spinning->until_ns = gyre__deadline(gyre__sys->now_ns(), spinning->budget_ns);
+	return gyre__sys->now_ns() < spinning->until_ns;
+}
+
+#endif

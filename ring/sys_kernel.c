@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table's first filling: the kernel itself.
+ *
+ * System calls are made raw, for three reasons: the wrappers of libc are
+ * cancellation points, they speak errno, and some of the calls have none.
+ */
+#define _GNU_SOURCE
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "atomic.h"
+
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL	0x00000100	/* Linux 6.18: -EPIPE without the SIGPIPE */
+#endif
+
+const struct gyre__sys *gyre__sys = &gyre__sys_kernel;
+
+static const char *gyre__assert_text;
+
+void gyre__assert_failed(const char *cond, const char *file, int line)
+{
+	gyre__assert_text = cond;
+	(void)gyre__assert_text;
+	(void)file;
+	(void)line;
+	abort();
+}
+
+void *gyre__zalloc(size_t size)
+{
+	return gyre__sys->alloc(size, 16);
+}
+
+void gyre__free(void *ptr)
+{
+	gyre__sys->free(ptr);
+}
+
+/* A raw system call: the result, or a negative errno, and errno as it was. */
+#define raw(...) raw_result(errno, syscall(__VA_ARGS__))
+
+static inline long raw_result(int saved_errno, long result)
+{
+	if (result >= 0)
+		return result;
+	result = -errno;
+	errno = saved_errno;
+	return result;
+}
+
+/* ---------------------------------------------------------- io_uring -- */
+
+static int kernel_uring_setup(unsigned entries, struct io_uring_params *params)
+{
+	return (int)raw(__NR_io_uring_setup, entries, params);
+}
+
+static int kernel_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned flags,
+			      void *arg, size_t arg_size)
+{
+	return io_uring_enter2((unsigned)fd, to_submit, min_complete, flags, arg, arg_size);
+}
+
+static int kernel_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
+{
+	return io_uring_register((unsigned)fd, opcode, arg, count);
+}
+
+/* ------------------------------------------------------------ memory -- */
+
+static void *kernel_alloc(size_t size, size_t align)
+{
+	int saved_errno = errno;
+	void *ptr = NULL;
+
+	if (align <= 16)
+		ptr = calloc(1, size);
+	else if (posix_memalign(&ptr, align, size) == 0)
+		memset(ptr, 0, size);
+	else
+		ptr = NULL;
+	errno = saved_errno;
+	return ptr;
+}
+
+static void kernel_free(void *ptr)
+{
+	free(ptr);
+}
+
+static int kernel_mmap(size_t len, int prot, int flags, int fd, off_t offset, void **ret)
+{
+	int saved_errno = errno;
+	void *ptr = mmap(NULL, len, prot, flags, fd, offset);
+	int rc = errno;
+
+	errno = saved_errno;
+	if (ptr == MAP_FAILED)
+		return -rc;
+	*ret = ptr;
+	return 0;
+}
+
+static int kernel_munmap(void *ptr, size_t len)
+{
+	return (int)raw(SYS_munmap, ptr, len);
+}
+
+static int kernel_madvise(void *ptr, size_t len, int advice)
+{
+	return (int)raw(SYS_madvise, ptr, len, advice);
+}
+
+static int kernel_mprotect(void *ptr, size_t len, int prot)
+{
+	return (int)raw(SYS_mprotect, ptr, len, prot);
+}
+
+/* ------------------------------------------------------- descriptors -- */
+
+static int kernel_eventfd(void)
+{
+	return (int)raw(SYS_eventfd2, 0, EFD_CLOEXEC);
+}
+
+static int kernel_eventfd_read(int fd)
+{
+	uint64_t value;
+	long n;
+
+	do
+		n = raw(SYS_read, fd, &value, sizeof(value));
+	while (n == -EINTR);
+	return n < 0 ? (int)n : 0;
+}
+
+static int kernel_eventfd_write(int fd)
+{
+	uint64_t one = 1;
+	long n;
+
+	do
+		n = raw(SYS_write, fd, &one, sizeof(one));
+	while (n == -EINTR);
+	return n < 0 ? (int)n : 0;
+}
+
+static int kernel_pipe(int ret[2])
+{
+	return (int)raw(SYS_pipe2, ret, O_CLOEXEC);
+}
+
+static int kernel_close(int fd)
+{
+	return (int)raw(SYS_close, fd);
+}
+
+static int kernel_fstat(int fd, struct stat *ret)
+{
+	int saved_errno = errno;
+	int rc = fstat(fd, ret) < 0 ? -errno : 0;
+
+	errno = saved_errno;
+	return rc;
+}
+
+/* ---------------------------------------------------- routed to here -- */
+
+/* 64-bit offsets travel in one register on every machine that we build for. */
+_Static_assert(sizeof(long) == 8 || sizeof(off_t) == 4, "64-bit only: offsets need splitting");
+
+static ssize_t kernel_read(int fd, void *buf, size_t len)
+{
+	return raw(SYS_read, fd, buf, len);
+}
+
+/*
+ * pwritev2() without SIGPIPE where the kernel cannot do that by itself: the
+ * signal is blocked, and taken away again if it was this call that raised it.
+ */
+static ssize_t pwritev2_sigpipe_blocked(int fd, const struct iovec *iov, int count, off_t offset,
+					int flags)
+{
+	static const struct timespec at_once;
+	sigset_t sigpipe, before, pending;
+	int was_pending;
+	ssize_t n;
+
+	sigemptyset(&sigpipe);
+	sigaddset(&sigpipe, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
+	was_pending = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE);
+	n = raw(SYS_pwritev2, fd, iov, (long)count, (long)offset, 0L, (long)flags);
+	if (n == -EPIPE && !was_pending)
+		raw(SYS_rt_sigtimedwait, &sigpipe, NULL, &at_once, (long)(_NSIG / 8));
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return n;
+}
+
+static ssize_t kernel_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	static _Atomic int unsupported;
+	ssize_t n;
+
+	/* A signal can only come of what has no offset: pipes and sockets. */
+	if (offset != -1)
+		return raw(SYS_pwritev2, fd, iov, (long)count, (long)offset, 0L, (long)flags);
+	if (!gyre__load(&unsupported, relaxed)) {
+		n = raw(SYS_pwritev2, fd, iov, (long)count, (long)offset, 0L,
+			(long)(flags | RWF_NOSIGNAL));
+		if (n != -EOPNOTSUPP && n != -EINVAL)
+			return n;
+	}
+	n = pwritev2_sigpipe_blocked(fd, iov, count, offset, flags);
+	/* Not every file that refuses the flag means that the kernel lacks it. */
+	if (n >= 0 && flags == 0 && fcntl(fd, F_GETPIPE_SZ) > 0)
+		gyre__store(&unsupported, 1, relaxed);
+	return n;
+}
+
+static ssize_t kernel_write(int fd, const void *buf, size_t len)
+{
+	struct iovec iov = { (void *)(uintptr_t)buf, len };
+
+	return kernel_pwritev2(fd, &iov, 1, -1, 0);
+}
+
+static ssize_t kernel_pread(int fd, void *buf, size_t len, off_t offset)
+{
+	return raw(SYS_pread64, fd, buf, len, (long)offset);
+}
+
+static ssize_t kernel_pwrite(int fd, const void *buf, size_t len, off_t offset)
+{
+	return raw(SYS_pwrite64, fd, buf, len, (long)offset);
+}
+
+static ssize_t kernel_preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	return raw(SYS_preadv2, fd, iov, (long)count, (long)offset, 0L, (long)flags);
+}
+
+static int kernel_poll(struct pollfd *fds, unsigned count, uint64_t timeout_ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(timeout_ns / GYRE__NS_PER_S),
+		.tv_nsec = (long)(timeout_ns % GYRE__NS_PER_S),
+	};
+
+	return (int)raw(SYS_ppoll, fds, (long)count, timeout_ns == GYRE__NEVER ? NULL : &ts,
+			NULL, 0L);
+}
+
+static int kernel_fsync(int fd)
+{
+	return (int)raw(SYS_fsync, fd);
+}
+
+static int kernel_fdatasync(int fd)
+{
+	return (int)raw(SYS_fdatasync, fd);
+}
+
+static int kernel_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+	return (int)raw(SYS_openat, dirfd, path, flags, mode);
+}
+
+static int kernel_statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *ret)
+{
+	return (int)raw(SYS_statx, dirfd, path, flags, mask, ret);
+}
+
+static int kernel_fallocate(int fd, int mode, off_t offset, off_t len)
+{
+	return (int)raw(SYS_fallocate, fd, (long)mode, (long)offset, (long)len);
+}
+
+/* -------------------------------------------------------------- time -- */
+
+static uint64_t kernel_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * GYRE__NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static void kernel_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
+static void kernel_yield(void)
+{
+	sched_yield();
+}
+
+static void kernel_sleep_ns(uint64_t ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(ns / GYRE__NS_PER_S),
+		.tv_nsec = (long)(ns % GYRE__NS_PER_S),
+	};
+
+	raw(SYS_clock_nanosleep, (long)CLOCK_MONOTONIC, 0L, &ts, NULL);
+}
+
+/* ----------------------------------------------------------- threads -- */
+
+struct thread_start {
+	gyre__thread_fn *fn;
+	void *arg;
+	char name[16];
+};
+
+static void *thread_main(void *arg)
+{
+	struct thread_start start = *(struct thread_start *)arg;
+
+	free(arg);
+	pthread_setname_np(pthread_self(), start.name);
+	start.fn(start.arg);
+	return NULL;
+}
+
+static int kernel_thread_start(const char *name, gyre__thread_fn *fn, void *arg, uintptr_t *ret)
+{
+	struct thread_start *start = calloc(1, sizeof(*start));
+	sigset_t all, before;
+	pthread_t thread;
+	int rc;
+
+	if (!start)
+		return -ENOMEM;
+	start->fn = fn;
+	start->arg = arg;
+	strncpy(start->name, name, sizeof(start->name) - 1);
+
+	/* A thread inherits its maker's mask: blocked before its first instruction. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&thread, NULL, thread_main, start);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc != 0) {
+		free(start);
+		return -rc;
+	}
+	*ret = (uintptr_t)thread;
+	return 0;
+}
+
+static void kernel_thread_join(uintptr_t thread)
+{
+	int state;
+
+	/* pthread_join() is a cancellation point, and half a join is none. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	pthread_join((pthread_t)thread, NULL);
+	pthread_setcancelstate(state, NULL);
+}
+
+static int kernel_thread_pin(unsigned nth_cpu)
+{
+	cpu_set_t allowed, one;
+	unsigned count;
+	int cpu;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+		return -errno;
+	count = (unsigned)CPU_COUNT(&allowed);
+	if (count == 0)
+		return -EINVAL;
+	nth_cpu %= count;
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &allowed) && nth_cpu-- == 0)
+			break;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	return sched_setaffinity(0, sizeof(one), &one) < 0 ? -errno : 0;
+}
+
+static unsigned kernel_cpu_count(void)
+{
+	int saved_errno = errno;
+	cpu_set_t allowed;
+	long online;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
+		return (unsigned)CPU_COUNT(&allowed);
+	online = sysconf(_SC_NPROCESSORS_ONLN);	/* more CPUs than cpu_set_t has bits */
+	errno = saved_errno;
+	return online > 0 ? (unsigned)online : 1;
+}
+
+/* initial-exec: one instruction, and 8 bytes of static TLS are always to be had. */
+static __thread void *self_value __attribute__((__tls_model__("initial-exec")));
+static pthread_key_t self_key;
+static pthread_once_t self_once = PTHREAD_ONCE_INIT;
+static int self_key_error;
+static void (*_Atomic self_at_exit)(void *value);
+
+static void self_exit(void *value)
+{
+	void (*at_exit)(void *value) = gyre__load(&self_at_exit, acquire);
+
+	self_value = NULL;
+	if (at_exit)
+		at_exit(value);
+}
+
+static void self_make_key(void)
+{
+	self_key_error = -pthread_key_create(&self_key, self_exit);
+}
+
+static void *kernel_self_get(void)
+{
+	return self_value;
+}
+
+static int kernel_self_set(void *value, void (*at_exit)(void *value))
+{
+	int rc;
+
+	pthread_once(&self_once, self_make_key);
+	if (self_key_error)
+		return self_key_error;
+	gyre__store(&self_at_exit, at_exit, release);
+	rc = -pthread_setspecific(self_key, value);
+	if (rc == 0)
+		self_value = value;
+	return rc;
+}
+
+static uint64_t kernel_thread_id(void)
+{
+	return (uint64_t)raw(SYS_gettid);
+}
+
+static void kernel_mutex_init(union gyre__mutex *mutex)
+{
+	pthread_mutex_init(&mutex->kernel, NULL);
+}
+
+static void kernel_mutex_done(union gyre__mutex *mutex)
+{
+	pthread_mutex_destroy(&mutex->kernel);
+}
+
+static void kernel_mutex_lock(union gyre__mutex *mutex)
+{
+	int rc = pthread_mutex_lock(&mutex->kernel);
+
+	GYRE_ASSERT(rc == 0);
+}
+
+static void kernel_mutex_unlock(union gyre__mutex *mutex)
+{
+	int rc = pthread_mutex_unlock(&mutex->kernel);
+
+	GYRE_ASSERT(rc == 0);
+}
+
+static int kernel_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+	return -pthread_atfork(prepare, parent, child);
+}
+
+const struct gyre__sys gyre__sys_kernel = {
+	.uring_setup = kernel_uring_setup,
+	.uring_enter = kernel_uring_enter,
+	.uring_register = kernel_uring_register,
+	.alloc = kernel_alloc,
+	.free = kernel_free,
+	.mmap = kernel_mmap,
+	.munmap = kernel_munmap,
+	.madvise = kernel_madvise,
+	.mprotect = kernel_mprotect,
+	.eventfd = kernel_eventfd,
+	.eventfd_read = kernel_eventfd_read,
+	.eventfd_write = kernel_eventfd_write,
+	.pipe = kernel_pipe,
+	.close = kernel_close,
+	.fstat = kernel_fstat,
+	.read = kernel_read,
+	.write = kernel_write,
+	.pread = kernel_pread,
+	.pwrite = kernel_pwrite,
+	.preadv2 = kernel_preadv2,
+	.pwritev2 = kernel_pwritev2,
+	.poll = kernel_poll,
+	.fsync = kernel_fsync,
+	.fdatasync = kernel_fdatasync,
+	.openat = kernel_openat,
+	.statx = kernel_statx,
+	.fallocate = kernel_fallocate,
+	.now_ns = kernel_now_ns,
+	.relax = kernel_relax,
+	.yield = kernel_yield,
+	.sleep_ns = kernel_sleep_ns,
+	.thread_start = kernel_thread_start,
+	.thread_join = kernel_thread_join,
+	.thread_pin = kernel_thread_pin,
+	.cpu_count = kernel_cpu_count,
+	.self_get = kernel_self_get,
+	.self_set = kernel_self_set,
+	.thread_id = kernel_thread_id,
+	.mutex_init = kernel_mutex_init,
+	.mutex_done = kernel_mutex_done,
+	.mutex_lock = kernel_mutex_lock,
+	.mutex_unlock = kernel_mutex_unlock,
+	.at_fork = kernel_at_fork,
+};

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One turn of the reactor: take the inbox, start what there is room for, submit,
+ * reap, answer, tell the sleepers; and between turns, the wait.
+ *
+ * Completions are copied out of the ring first and acted on after, from a list
+ * of our own: what they lead to may fill SQEs, free ops and end batches.
+ */
+#include "turn.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "sys.h"
+
+#define BUSY_NS_FIRST	(50 * GYRE__NS_PER_US)
+#define BUSY_NS_MAX	(10 * GYRE__NS_PER_MS)
+#define CROWD_WINDOW	64	/* batches over which callers are counted */
+
+/* ------------------------------------------------------------- inbox -- */
+
+/*
+ * More callers than CPUs that the worker leaves them? Counted without anybody
+ * writing what others read: the owner marks each caller's batch, which is the
+ * same one at each of its calls, with the window in which it was last seen.
+ */
+static void note_caller(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	if (batch->seen_window != ring->window) {
+		batch->seen_window = ring->window;
+		if (++ring->window_callers >= ring->cpus &&
+		    !gyre__load(&ring->pace.crowded, relaxed))
+			gyre__store(&ring->pace.crowded, 1, relaxed);
+	}
+	if (++ring->window_batches < CROWD_WINDOW)
+		return;
+	if (ring->window_callers < ring->cpus && gyre__load(&ring->pace.crowded, relaxed))
+		gyre__store(&ring->pace.crowded, 0, relaxed);
+	ring->window++;
+	ring->window_batches = 0;
+	ring->window_callers = 0;
+}
+
+static void run_control(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	if (!batch->control(ring, batch))
+		gyre__batch_queue_push(&ring->held, batch);
+	else if (batch->waiter)
+		batch->waiter->done(batch->waiter, batch, ring);
+}
+
+static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	batch->arrival = ++ring->arrivals;
+	batch->next_deadline_ns = 0;
+	batch->started = 0;
+	batch->answered = 0;
+	batch->odd = false;
+	if (batch->flags & GYRE__BATCH_CONTROL) {
+		run_control(ring, batch);
+		return;
+	}
+	note_caller(ring, batch);
+	gyre__count(&ring->counters.batches, 1);
+	gyre__count(&ring->counters.ops_submitted, batch->count);
+	gyre__count(&ring->counters.queued, batch->count);
+	ring->waiting_timed += !!(batch->flags & GYRE__BATCH_TIMED);
+	gyre__batch_queue_push(&ring->waiting, batch);
+}
+
+void gyre__ring_take_inbox(struct gyre__ring *ring)
+{
+	struct gyre__batch *batch = gyre__inbox_take(&ring->inbox, &ring->sealed);
+
+	while (batch) {
+		struct gyre__batch *next = batch->next;
+
+		take_batch(ring, batch);
+		batch = next;
+	}
+}
+
+bool gyre__ring_run_held(struct gyre__ring *ring)
+{
+	struct gyre__batch_queue queue = ring->held;
+	struct gyre__batch *batch;
+	bool did = false;
+
+	ring->held = (struct gyre__batch_queue){ NULL, NULL };
+	while ((batch = gyre__batch_queue_take(&queue))) {
+		run_control(ring, batch);
+		did |= ring->held.tail != batch;
+	}
+	return did;
+}
+
+bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	const struct gyre__batch *other;
+	uint32_t i;
+
+	if (ring->phase >= GYRE__RING_DEAD)
+		return true;
+	if (gyre__load_shared(ring->uring.sq.khead) != ring->sq_tail)
+		return false;
+	for (other = ring->waiting.head; other; other = other->queue_next)
+		if (other->arrival < batch->arrival)
+			return false;
+	for (i = 0; i < ring->table.used; i++) {
+		const struct gyre__op *op = &ring->table.ops[i];
+
+		if (op->state != GYRE__OP_FREE && op->batch && op->late_file &&
+		    op->batch->arrival < batch->arrival)
+			return false;
+	}
+	return true;
+}
+
+/* ------------------------------------------------------------ submit -- */
+
+static bool work_is_queued(const struct gyre__ring *ring)
+{
+	return gyre__load_shared(ring->uring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+static bool cqes_are_ready(const struct gyre__ring *ring)
+{
+	return gyre__load_shared(ring->uring.cq.ktail) != *ring->uring.cq.khead;
+}
+
+/*
+ * The kernel did not take the submission now. Everything stays where it is; if
+ * nothing completes meanwhile, the next try is a little later.
+ */
+static void back_off(struct gyre__ring *ring)
+{
+	ring->busy_ns = ring->busy_ns ? 2 * ring->busy_ns : BUSY_NS_FIRST;
+	if (ring->busy_ns > BUSY_NS_MAX)
+		ring->busy_ns = BUSY_NS_MAX;
+	if (!cqes_are_ready(ring))
+		gyre__sys->sleep_ns(ring->busy_ns);
+}
+
+/*
+ * Enters the kernel with all that is filled. An SQE is in flight from here on,
+ * whatever comes back: how far the kernel got is told by its head alone.
+ */
+static void enter(struct gyre__ring *ring, unsigned min_complete, struct io_uring_getevents_arg *arg)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+	unsigned flags = 0;
+	int rc;
+
+	gyre__store_shared(sq->ktail, ring->sq_tail);
+	if (gyre__unlikely(gyre__load_shared(sq->kflags) & IORING_SQ_CQ_OVERFLOW))
+		gyre__count(&ring->counters.cq_overflows, 1);
+	if (min_complete || ring->busy_ns || work_is_queued(ring))
+		flags |= IORING_ENTER_GETEVENTS;
+	if (arg)
+		flags |= IORING_ENTER_EXT_ARG;
+	rc = gyre__sys->uring_enter(ring->uring.ring_fd, ring->sq_tail - gyre__load_shared(sq->khead),
+				    min_complete, flags, arg, arg ? sizeof(*arg) : 0);
+	gyre__count(&ring->counters.enters, 1);
+	if (gyre__likely(rc >= 0) || rc == -ETIME || rc == -EINTR)
+		ring->busy_ns = 0;
+	else if (rc == -EAGAIN || rc == -EBUSY || rc == -ENOMEM)
+		back_off(ring);
+	else
+		ring->dying = rc;
+}
+
+static bool submit(struct gyre__ring *ring)
+{
+	if (ring->sq_tail == gyre__load_shared(ring->uring.sq.khead) && !work_is_queued(ring))
+		return false;
+	enter(ring, 0, NULL);
+	return true;
+}
+
+/* -------------------------------------------------------------- reap -- */
+
+static void note_cqe(struct gyre__ring *ring, const struct io_uring_cqe *cqe)
+{
+	struct gyre__op *op = gyre__op_find(&ring->table, cqe->user_data);
+
+	/* Twice, late or from nowhere: nobody's, and nothing may come of it. */
+	if (gyre__unlikely(!op || op->state == GYRE__OP_DONE)) {
+		gyre__count(&ring->counters.stray_cqes, 1);
+		return;
+	}
+	if (gyre__likely(!(cqe->flags & IORING_CQE_F_NOTIF))) {
+		op->res = cqe->res;
+		op->cqe_flags = cqe->flags;
+	}
+	if (gyre__unlikely(cqe->flags & IORING_CQE_F_MORE)) {
+		if (op->state != GYRE__OP_HELD && op->state != GYRE__OP_LEFT)
+			gyre__op_set_state(op, GYRE__OP_HELD);
+		return;
+	}
+	gyre__op_set_state(op, GYRE__OP_DONE);
+	gyre__op_list_push(&ring->table, &ring->completed, op);
+}
+
+void gyre__ring_reap(struct gyre__ring *ring)
+{
+	struct io_uring_cq *cq = &ring->uring.cq;
+	unsigned head = *cq->khead;
+	unsigned tail = gyre__load_shared(cq->ktail);
+
+	if (head == tail)
+		return;
+	for (; head != tail; head++)
+		note_cqe(ring, &cq->cqes[head & cq->ring_mask]);
+	gyre__store_shared(cq->khead, head);
+}
+
+bool gyre__ring_run_completed(struct gyre__ring *ring)
+{
+	struct gyre__op *op;
+	bool did = false;
+
+	while ((op = gyre__op_list_take(&ring->table, &ring->completed))) {
+		op->complete(ring, op);
+		did = true;
+	}
+	return did;
+}
+
+/* ------------------------------------------------------------- wakes -- */
+
+void gyre__ring_wake_later(struct gyre__ring *ring, int eventfd)
+{
+	gyre__count(&ring->counters.replies_slept, 1);
+	if (ring->wake_count == GYRE__RING_WAKES_MAX)
+		gyre__ring_flush_wakes(ring);
+	ring->wakes[ring->wake_count++] = eventfd;
+}
+
+void gyre__ring_flush_wakes(struct gyre__ring *ring)
+{
+	unsigned i;
+
+	for (i = 0; i < ring->wake_count; i++)
+		gyre__sys->eventfd_write(ring->wakes[i]);
+	ring->wake_count = 0;
+}
+
+static void complete_wake(struct gyre__ring *ring, struct gyre__op *op)
+{
+	int32_t res = op->res;
+
+	gyre__timer_disarm(&ring->timers, &ring->table, op);
+	gyre__op_put(&ring->table, op, true);
+	ring->wake_armed = false;
+	/* The host closed it behind our back: nobody could wake us any more. */
+	if (res < 0 && res != -ECANCELED && res != -EINTR && res != -EAGAIN)
+		ring->dying = res;
+}
+
+static void prep_wake(struct io_uring_sqe *sqe, void *arg)
+{
+	struct gyre__ring *ring = arg;
+
+	io_uring_prep_read(sqe, ring->wake_fd, &ring->wake_value, sizeof(ring->wake_value), 0);
+}
+
+/* Before each sleep: a read of the eventfd that pushing threads write. */
+static bool arm_wake(struct gyre__ring *ring)
+{
+	struct gyre__op *op;
+
+	if (ring->wake_armed)
+		return true;
+	op = gyre__ring_start_library(ring, prep_wake, ring, complete_wake);
+	if (!op)
+		return false;
+	ring->wake_op = gyre__op_slot(&ring->table, op);
+	ring->wake_armed = true;
+	return true;
+}
+
+/* ------------------------------------------------------------- phases -- */
+
+static bool nothing_is_left(const struct gyre__ring *ring)
+{
+	return ring->table.live == ring->table.live_library && !ring->waiting.head &&
+	       !ring->held.head;
+}
+
+/* Answers what came between the last look and the end, and lets nothing in after it. */
+static void end(struct gyre__ring *ring)
+{
+	struct gyre__batch *batch = gyre__inbox_end(&ring->inbox);
+
+	ring->phase = GYRE__RING_ENDED;
+	while (batch) {
+		struct gyre__batch *next = batch->next;
+
+		take_batch(ring, batch);	/* sealed long since: controls only */
+		batch = next;
+	}
+	GYRE_ASSERT(nothing_is_left(ring) && ring->table.live == 0);
+}
+
+/* Sealed: on the way from running to ended. True: something was done. */
+static bool wind_down(struct gyre__ring *ring)
+{
+	if (ring->phase == GYRE__RING_RUNNING) {
+		ring->phase = GYRE__RING_DRAINING;
+		ring->drain_deadline_ns =
+			gyre__deadline(gyre__sys->now_ns(), gyre__load(&ring->drain_ns, acquire));
+		return true;
+	}
+	if (ring->phase == GYRE__RING_DRAINING && !nothing_is_left(ring) &&
+	    gyre__sys->now_ns() >= ring->drain_deadline_ns) {
+		ring->phase = GYRE__RING_CANCELLING;
+		ring->drain_deadline_ns = GYRE__NEVER;
+		gyre__ring_cancel_all(ring);
+		return true;
+	}
+	if (!nothing_is_left(ring))
+		return false;
+	ring->drain_deadline_ns = GYRE__NEVER;
+	if (ring->wake_armed && ring->table.ops[ring->wake_op].state == GYRE__OP_FLYING) {
+		gyre__ring_ask_end(ring, &ring->table.ops[ring->wake_op], GYRE__OP_CANCELLED);
+		return true;
+	}
+	if (ring->table.live > 0)
+		return false;
+	end(ring);
+	return true;
+}
+
+static bool run_deadlines(struct gyre__ring *ring)
+{
+	bool did;
+
+	if (gyre__likely(!ring->timers.count && !ring->waiting_timed))
+		return false;
+	ring->now_ns = gyre__sys->now_ns();
+	did = gyre__ring_run_timers(ring);
+	if (ring->waiting_timed && gyre__ring_next_deadline(ring) <= ring->now_ns)
+		gyre__ring_expire_waiting(ring, ring->now_ns);
+	return did;
+}
+
+static void publish(struct gyre__ring *ring)
+{
+	uint64_t inflight = ring->table.live - ring->table.live_library;
+	uint32_t overloaded = ring->waiting.head && gyre__op_table_room(&ring->table) == 0;
+
+	if (gyre__load(&ring->counters.inflight, relaxed) != inflight)
+		gyre__store(&ring->counters.inflight, inflight, relaxed);
+	if (gyre__load(&ring->overloaded, relaxed) != overloaded)
+		gyre__store(&ring->overloaded, overloaded, relaxed);
+}
+
+/* ------------------------------------------------------------ the turn -- */
+
+bool gyre__ring_turn(struct gyre__ring *ring)
+{
+	bool did = false;
+
+	gyre__ring_assert_owner(ring);
+	if (gyre__inbox_has(&ring->inbox, ring->sealed)) {
+		gyre__ring_take_inbox(ring);
+		did = true;
+	}
+	if (ring->waiting.head)
+		did |= gyre__ring_start_waiting(ring);
+	did |= run_deadlines(ring);
+	did |= submit(ring);
+	gyre__ring_reap(ring);
+	did |= gyre__ring_run_completed(ring);
+	if (gyre__unlikely(ring->held.head))
+		did |= gyre__ring_run_held(ring);
+	if (gyre__unlikely(ring->sealed) && !ring->dying)
+		did |= wind_down(ring);
+	publish(ring);
+	gyre__ring_flush_wakes(ring);
+	if (gyre__unlikely(ring->dying)) {
+		gyre__ring_die(ring, ring->dying);
+		return true;
+	}
+	return did;
+}
+
+/* ------------------------------------------------------------ the wait -- */
+
+static bool something_came(struct gyre__ring *ring)
+{
+	return gyre__inbox_has(&ring->inbox, ring->sealed) || cqes_are_ready(ring) ||
+	       work_is_queued(ring);
+}
+
+static bool spin(struct gyre__ring *ring, uint64_t budget_ns)
+{
+	struct gyre__spinning spinning = { .budget_ns = budget_ns };
+
+	do {
+		/* For writing: the take is a compare-and-swap, and comes next. */
+		__builtin_prefetch(&ring->inbox.word, 1);
+		if (something_came(ring))
+			return true;
+	} while (gyre__spin_once(&spinning, &ring->pace));
+	return false;
+}
+
+static void sleep_until(struct gyre__ring *ring, uint64_t deadline_ns)
+{
+	struct __kernel_timespec ts;
+	struct io_uring_getevents_arg arg = { 0 };
+	uint64_t wait_ns;
+
+	if (deadline_ns != GYRE__NEVER) {
+		wait_ns = deadline_ns > ring->now_ns ? deadline_ns - ring->now_ns : 0;
+		ts.tv_sec = (int64_t)(wait_ns / GYRE__NS_PER_S);
+		ts.tv_nsec = (long long)(wait_ns % GYRE__NS_PER_S);
+		arg.ts = (uintptr_t)&ts;
+	}
+	enter(ring, 1, &arg);
+}
+
+/*
+ * The wake-up is armed before the inbox is told that we sleep, and both before
+ * the kernel is entered: whoever pushes after that finds ASLEEP and writes.
+ */
+static void go_to_sleep(struct gyre__ring *ring)
+{
+	uint64_t fell_asleep_ns = gyre__sys->now_ns();
+
+	ring->now_ns = fell_asleep_ns;
+	if (!arm_wake(ring))
+		return;
+	if (!gyre__inbox_sleep(&ring->inbox, nothing_is_left(ring)))
+		return;
+	sleep_until(ring, gyre__ring_next_deadline(ring));
+	ring->now_ns = gyre__sys->now_ns();
+	gyre__spin_slept_ns(&ring->spin, &ring->pace, ring->now_ns - fell_asleep_ns);
+}
+
+void gyre__ring_wait(struct gyre__ring *ring)
+{
+	uint64_t budget_ns = gyre__spin_budget(&ring->spin, &ring->pace);
+	uint64_t next_ns;
+
+	gyre__ring_assert_owner(ring);
+	if (budget_ns) {
+		next_ns = gyre__ring_next_deadline(ring);
+		if (next_ns != GYRE__NEVER) {
+			uint64_t now_ns = gyre__sys->now_ns();
+
+			if (next_ns <= now_ns)
+				return;
+			if (budget_ns > next_ns - now_ns)
+				budget_ns = next_ns - now_ns;
+		}
+		if (spin(ring, budget_ns)) {
+			gyre__spin_won(&ring->spin);
+			return;
+		}
+		gyre__spin_lost(&ring->spin);
+	}
+	go_to_sleep(ring);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of a turn share: start.c fills SQEs, turn.c submits and reaps,
+ * finish.c answers, cancel.c ends ops early, death.c ends the ring. All of it
+ * is the owner's.
+ */
+#ifndef GYRE_RING_TURN_H
+#define GYRE_RING_TURN_H
+
+#include "ring.h"
+
+/* In a result of a chain's op whose final CQE is outstanding. */
+#define GYRE__CHAIN_PENDING	INT32_MIN
+
+/* The SQE at the tail, blank; NULL: the queue is full, submit first. */
+struct io_uring_sqe *gyre__ring_blank_sqe(struct gyre__ring *ring, uint32_t ahead);
+
+static inline uint32_t gyre__ring_sq_room(const struct gyre__ring *ring)
+{
+	return ring->uring.sq.ring_entries -
+	       (ring->sq_tail - gyre__load_shared(ring->uring.sq.khead));
+}
+
+/* start.c: starts what waits, as far as there is room. True: something was done. */
+bool gyre__ring_start_waiting(struct gyre__ring *ring);
+
+/* One of the library's own ops, filled by prep and in flight; NULL: no room. */
+struct gyre__op *gyre__ring_start_library(struct gyre__ring *ring, gyre_prep_fn *prep, void *arg,
+					  gyre__op_complete_fn *complete);
+
+/* finish.c: what an op of a caller's comes to at its final CQE. */
+void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op);
+
+/* Notes one op's answer without the reply; gyre__batch_settle() gives it once all are there. */
+void gyre__batch_record(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t index,
+			struct gyre__result result, gyre__verdict verdict);
+void gyre__batch_settle(struct gyre__ring *ring, struct gyre__batch *batch);
+
+/* An op of batch that was not started, and will not be: answered, and passed over when its turn comes. */
+void gyre__batch_record_unstarted(struct gyre__ring *ring, struct gyre__batch *batch,
+				  uint32_t index, gyre__verdict verdict);
+
+/* n more ops of batch are started, or answered without: moves on to the next that is neither. */
+void gyre__batch_advance(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t n);
+
+/* How many ops, from index on, are linked into one chain; 1: none. */
+uint32_t gyre__batch_chain_len(const struct gyre__batch *batch, uint32_t index);
+
+/* The chain is over (or the ring is: what is pending never will be): answers all of it. */
+void gyre__ring_finish_chain(struct gyre__ring *ring, struct gyre__op *first);
+
+/* cancel.c: time-outs and cancels that are due. True: something was done. */
+bool gyre__ring_run_timers(struct gyre__ring *ring);
+/* The next moment at which gyre__ring_run_timers() has work; GYRE__NEVER. */
+uint64_t gyre__ring_next_deadline(const struct gyre__ring *ring);
+/* Answers what waits and matches: due at now_ns (GYRE__NEVER: everything), asked for, or not to wait. */
+void gyre__ring_expire_waiting(struct gyre__ring *ring, uint64_t now_ns);
+void gyre__ring_cancel_waiting(struct gyre__ring *ring);
+void gyre__ring_refuse_nowait(struct gyre__ring *ring);
+void gyre__ring_drop_waiting(struct gyre__ring *ring, enum gyre_status status);
+/* The control behind gyre__ring_poke(). */
+bool gyre__ring_look_for_cancels(struct gyre__ring *ring, struct gyre__batch *poke);
+/* Everything that is in flight is asked to end. */
+void gyre__ring_cancel_all(struct gyre__ring *ring);
+
+/* turn.c */
+void gyre__ring_take_inbox(struct gyre__ring *ring);
+void gyre__ring_reap(struct gyre__ring *ring);
+bool gyre__ring_run_completed(struct gyre__ring *ring);
+void gyre__ring_flush_wakes(struct gyre__ring *ring);
+bool gyre__ring_run_held(struct gyre__ring *ring);
+
+#endif

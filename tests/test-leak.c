@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/* The leak check itself: finds one of each kind, and is content with none. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "leak.h"
+#include "ring/sys.h"
+
+/* The harness has a check of its own around each test: what leaks here is undone again. */
+static char report[1024];
+
+static void *waits_for_release(void *arg)
+{
+	atomic_int *release = arg;
+
+	while (!atomic_load(release))
+		usleep(100);
+	return NULL;
+}
+
+static void *does_nothing(void *arg)
+{
+	return arg;
+}
+
+TEST(clean_code_leaks_nothing)
+{
+	struct leak *leak = leak_before();
+	pthread_t thread;
+	void *memory;
+	int fds[2];
+
+	memory = gyre__zalloc(100);
+	expect(memory);
+	gyre__free(memory);
+	memory = mmap(NULL, 12288, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	munmap(memory, 12288);
+	expect_eq(pipe(fds), 0);
+	close(fds[0]);
+	close(fds[1]);
+	expect_eq(pthread_create(&thread, NULL, does_nothing, NULL), 0);
+	pthread_join(thread, NULL);
+	leak_after(leak, report, sizeof(report));
+	expect_str(report, "");
+}
+
+TEST(leaked_descriptor_is_found)
+{
+	struct leak *leak = leak_before();
+	int fd = dup(0);
+
+	expect_eq(leak_after(leak, report, sizeof(report)), 1);
+	expect_contains(report, "descriptor");
+	close(fd);
+}
+
+TEST(descriptor_closed_behind_ones_back_is_found)
+{
+	int fd = dup(0);
+	struct leak *leak = leak_before();
+
+	close(fd);
+	expect_eq(leak_after(leak, report, sizeof(report)), 1);
+	expect_contains(report, "was closed");
+}
+
+TEST(descriptor_that_became_another_file_is_found)
+{
+	int fds[2], fd = dup(0);
+	struct leak *leak = leak_before();
+
+	close(fd);
+	expect_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	expect_eq(fds[0], fd);
+	close(fds[1]);
+	expect_eq(leak_after(leak, report, sizeof(report)), 2);
+	expect_contains(report, "socket");
+	close(fd);
+}
+
+TEST(leaked_thread_is_found)
+{
+	struct leak *leak = leak_before();
+	atomic_int release = 0;
+	pthread_t thread;
+
+	leak_set_patience_ms(20);
+	expect_eq(pthread_create(&thread, NULL, waits_for_release, &release), 0);
+	pthread_setname_np(thread, "straggler");
+	expect_eq(leak_after(leak, report, sizeof(report)), 1);
+	expect_contains(report, "straggler");
+	atomic_store(&release, 1);
+	pthread_join(thread, NULL);
+	leak_set_patience_ms(3000);
+}
+
+TEST(leaked_allocation_is_found)
+{
+	struct leak *leak = leak_before();
+	void *memory = gyre__zalloc(1234);
+
+	expect_eq(leak_allocations(), 1);
+	expect_eq(leak_after(leak, report, sizeof(report)), 1);
+	expect_contains(report, "1234 bytes");
+	gyre__free(memory);
+}
+
+TEST(one_leaked_allocation_among_many_is_found)
+{
+	struct leak *leak = leak_before();
+	void *memory[1000];
+	unsigned i;
+
+	for (i = 0; i < 1000; i++) {
+		memory[i] = gyre__zalloc(i + 1);
+		expect(memory[i]);
+	}
+	for (i = 0; i < 1000; i++)
+		if (i != 776)
+			gyre__free(memory[i]);
+	expect_eq(leak_after(leak, report, sizeof(report)), 1);
+	expect_contains(report, "777 bytes");
+	gyre__free(memory[776]);
+}
+
+TEST(leaked_mapping_is_found)
+{
+	struct leak *leak;
+	void *memory;
+
+	if (!leak_sees_mappings())
+		test_skip("under a sanitizer, which maps on its own, mappings are not compared");
+	leak = leak_before();
+	memory = mmap(NULL, 12288, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	expect(memory != MAP_FAILED);
+	expect_ge(leak_after(leak, report, sizeof(report)), 1);
+	expect_contains(report, "mapping of 12288 bytes");
+	munmap(memory, 12288);
+}
+
+TEST(leaked_anonymous_mapping_is_found)
+{
+	struct leak *leak;
+	void *memory;
+
+	if (!leak_sees_mappings())
+		test_skip("under a sanitizer, which maps on its own, mappings are not compared");
+	leak = leak_before();
+	memory = mmap(NULL, 12288, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	expect(memory != MAP_FAILED);
+	expect_eq(leak_after(leak, report, sizeof(report)), 1);
+	expect_contains(report, "mapping of 12288 bytes");
+	munmap(memory, 12288);
+}
+
+TEST_MAIN()

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * gyre-bench: every case of the plan, in it every round, in it every engine.
+ * Engines take turns within a round, A B C A B C, because a machine that
+ * others use too, or that is a virtual one, drifts while it is measured.
+ */
+#include "bench.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *bench_work_name(enum bench_work work)
+{
+	static const char *const names[BENCH_WORKS] = {
+		[BENCH_NOP] = "nop",
+		[BENCH_BATCH] = "batch",
+		[BENCH_RANDREAD] = "randread",
+		[BENCH_READ] = "read",
+		[BENCH_RANDWRITE] = "randwrite",
+	};
+
+	return names[work];
+}
+
+bool bench_case_uses_file(const struct bench_case *kase)
+{
+	return kase->work != BENCH_NOP && kase->work != BENCH_BATCH;
+}
+
+size_t bench_buffer_size(const struct bench_case *kase)
+{
+	return (kase->block_size + BENCH_PAGE - 1) / BENCH_PAGE * BENCH_PAGE;
+}
+
+/* As printf(), at the end of a case's name. */
+static void __attribute__((__format__(__printf__, 2, 3)))
+name_add(struct bench_case *kase, const char *format, ...)
+{
+	size_t used = strlen(kase->what);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(kase->what + used, sizeof(kase->what) - used, format, args);
+	va_end(args);
+}
+
+void bench_case_name(struct bench_case *kase)
+{
+	char text[32];
+
+	kase->what[0] = '\0';
+	name_add(kase, "%s", kase->work == BENCH_BATCH ? "nop" : bench_work_name(kase->work));
+	if (bench_case_uses_file(kase) && kase->block_size != 4096)
+		name_add(kase, " %s", bench_text_bytes(text, sizeof(text), kase->block_size));
+	if (bench_case_uses_file(kase))
+		name_add(kase, kase->direct ? " O_DIRECT" : " buffered");
+	name_add(kase, ", %u caller%s", kase->callers, kase->callers == 1 ? "" : "s");
+	if (kase->vectored)
+		name_add(kase, ", batch of %u", kase->batch);
+	if (kase->rate > 0)
+		name_add(kase, ", %s calls/s",
+			 bench_text_count(text, sizeof(text), kase->rate));
+	if (kase->spin_ns == GYRE_SPIN_NEVER)
+		name_add(kase, ", spin never");
+	else if (kase->spin_ns == GYRE_SPIN_AUTO)
+		name_add(kase, ", spin auto");
+	else if (kase->spin_ns > 0)
+		name_add(kase, ", spin %g us", (double)kase->spin_ns / 1e3);
+}
+
+/* The result's place in the case, from round and engine. */
+static int run_engine(const struct bench_plan *plan, struct bench_case *kase, unsigned round,
+		      unsigned engine, const struct bench_target *target,
+		      struct bench_progress *progress)
+{
+	struct bench_result *result = &kase->results[round * kase->engine_count + engine];
+	int rc;
+
+	bench_progress_run(progress, kase, kase->engines[engine], round);
+	rc = bench_target_settle(target, kase);
+	if (rc == 0)
+		rc = bench_run(plan, kase, kase->engines[engine], target,
+			       progress->terminal && !progress->quiet ? bench_progress_tick : NULL,
+			       progress, result);
+	if (rc == 0)
+		bench_progress_result(progress, result);
+	return rc;
+}
+
+static int run_case(const struct bench_plan *plan, struct bench_case *kase,
+		    struct bench_target *target, struct bench_progress *progress)
+{
+	unsigned round, engine;
+	int rc = bench_target_prepare(target, kase);
+
+	if (rc < 0)
+		return rc;
+	kase->results = calloc((size_t)plan->rounds * kase->engine_count, sizeof(*kase->results));
+	if (!kase->results)
+		return bench_complain("no memory for the results");
+	for (round = 0; round < plan->rounds && rc == 0; round++) {
+		for (engine = 0; engine < kase->engine_count && rc == 0; engine++)
+			rc = run_engine(plan, kase, round, engine, target, progress);
+		if (rc == 0)
+			kase->rounds_done++;
+	}
+	return rc;
+}
+
+/* table NULL: none is wanted, standard output is the report's. */
+static int run_plan(struct bench_plan *plan, struct bench_target *target, FILE *table)
+{
+	struct bench_progress progress;
+	unsigned i;
+	int rc = 0;
+
+	bench_progress_start(&progress, plan);
+	for (i = 0; i < plan->case_count && rc == 0; i++) {
+		rc = run_case(plan, &plan->cases[i], target, &progress);
+		bench_progress_say(plan, NULL);
+		if (rc == 0 && table && !plan->suite)
+			bench_report_case(table, &plan->cases[i]);
+	}
+	if (rc == 0 && table && plan->suite)
+		bench_report_suite(table, plan);
+	return rc;
+}
+
+static bool plan_uses_file(const struct bench_plan *plan)
+{
+	unsigned i;
+
+	for (i = 0; i < plan->case_count; i++)
+		if (bench_case_uses_file(&plan->cases[i]))
+			return true;
+	return false;
+}
+
+/* target NULL: no case uses a file. */
+static int measure(struct bench_plan *plan, struct bench_target *target, struct bench_json *json)
+{
+	FILE *table = json->file == stdout ? NULL : stdout;
+	struct bench_machine machine;
+	int rc = 0;
+
+	if (target && json->file && bench_json_is(json, target)) {
+		bench_complain("%s is the file that is measured; --json needs another one",
+			       json->path);
+		return -BENCH_EXIT_USAGE;
+	}
+	/* The header tells what became of the page cache, so that comes first. */
+	if (target && !plan->suite)
+		rc = bench_target_prepare(target, &plan->cases[0]);
+	if (rc < 0)
+		return rc;
+	bench_machine_describe(target, &machine);
+	bench_progress_say(plan, NULL);
+	if (table)
+		bench_report_header(table, plan, target, &machine);
+	rc = run_plan(plan, target, table);
+	if (rc == 0 && json->file)
+		rc = bench_json_write(json, plan, target, &machine);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	static struct bench_plan plan;
+	static struct bench_target target = { .fd = -1, .direct_fd = -1 };
+	struct bench_json json = { .file = NULL };
+	bool file;
+	unsigned i;
+	int rc = 0;
+
+	bench_args_parse(argc, argv, &plan);
+	file = plan_uses_file(&plan);
+	bench_clock_init();
+	if (plan.json_path)
+		rc = bench_json_open(plan.json_path, &json);
+	bench_progress_say(&plan, file ? "making the file ready" : NULL);
+	if (rc == 0 && file)
+		rc = bench_target_open(&plan, &target);
+	if (rc == 0)
+		rc = measure(&plan, file ? &target : NULL, &json);
+	bench_json_discard(&json);
+	bench_target_close(&target);
+	for (i = 0; i < plan.case_count; i++)
+		free(plan.cases[i].results);
+	if (rc == 0 && (fflush(stdout) == EOF || ferror(stdout)))
+		rc = bench_complain("standard output cannot be written");
+	return -rc;
+}

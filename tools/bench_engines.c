@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of engines, what they share, and those that need no ring of ours:
+ * plain system calls, and gyre itself.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ON_NOP		BENCH_WORK_BIT(BENCH_NOP)
+#define ON_NOPS		(ON_NOP | BENCH_WORK_BIT(BENCH_BATCH))
+#define ON_FILE		(BENCH_WORK_BIT(BENCH_RANDREAD) | BENCH_WORK_BIT(BENCH_READ) | \
+			 BENCH_WORK_BIT(BENCH_RANDWRITE))
+
+const struct bench_engine *const bench_engines[] = {
+	&bench_threads,
+	&bench_gyre,
+	&bench_gyre_ring,
+	&bench_own_ring,
+	&bench_raw,
+	&bench_raw_batch,
+	&bench_condvar,
+	&bench_floor,
+	NULL,
+};
+
+int bench_op_fault(struct bench_caller *caller, const struct bench_op *op)
+{
+	static const char *const names[] = {
+		[BENCH_OP_NOP] = "NOP",
+		[BENCH_OP_READ] = "read",
+		[BENCH_OP_WRITE] = "write",
+	};
+	struct bench_run *run = caller->run;
+
+	if (op->res < 0) {
+		errno = -op->res;
+		return bench_fault(run, "%s: a %s of %u bytes at %llu failed: %m (errno %d)",
+				   run->engine->name, names[op->kind], op->len,
+				   (unsigned long long)op->offset, -op->res);
+	}
+	return bench_fault(run, "%s: a %s at %llu gave %d of %u bytes", run->engine->name,
+			   names[op->kind], (unsigned long long)op->offset, op->res, op->len);
+}
+
+void bench_op_call(struct bench_op *op)
+{
+	ssize_t n = 0;
+
+	switch (op->kind) {
+	case BENCH_OP_NOP:
+		break;
+	case BENCH_OP_READ:
+		n = pread(op->fd, op->buf, op->len, (off_t)op->offset);
+		break;
+	case BENCH_OP_WRITE:
+		n = pwrite(op->fd, op->buf, op->len, (off_t)op->offset);
+		break;
+	}
+	op->res = n < 0 ? -errno : (int32_t)n;
+}
+
+/* ------------------------------------------------------------ threads -- */
+
+static int threads_step(struct bench_caller *caller)
+{
+	unsigned i;
+
+	for (i = 0; i < caller->op_count; i++) {
+		struct bench_op *op = &caller->ops[i];
+
+		bench_op_next(caller, op);
+		bench_op_call(op);
+		if (!bench_op_good(op))
+			return bench_op_fault(caller, op);
+	}
+	return 0;
+}
+
+const struct bench_engine bench_threads = {
+	.name = "threads",
+	.about = "pread() and pwrite() in each caller's own thread",
+	.works = ON_FILE,
+	.step = threads_step,
+};
+
+/* --------------------------------------------------------------- gyre -- */
+
+#define ROUTE_VARIABLE	"GYRE_ROUTE"
+
+/*
+ * The route is no option of gyre_open() but a variable that it reads. Main
+ * thread, while there is no other: setenv() would race a getenv() there.
+ */
+static enum gyre_status open_routed(const struct gyre_options *options, const char *route,
+				    struct gyre **ret)
+{
+	const char *set = getenv(ROUTE_VARIABLE);
+	char *saved = NULL;
+	enum gyre_status status = GYRE_NO_MEMORY;
+
+	if (set) {
+		saved = strdup(set);
+		if (!saved)
+			return status;
+	}
+	if (setenv(ROUTE_VARIABLE, route, 1) < 0)
+		goto out_free;
+	status = gyre_open(options, ret);
+	if (saved)
+		setenv(ROUTE_VARIABLE, saved, 1);
+	else
+		unsetenv(ROUTE_VARIABLE);
+out_free:
+	free(saved);
+	return status;
+}
+
+static int gyre_start(struct bench_run *run, const char *route)
+{
+	struct gyre_options options = GYRE_OPTIONS_INIT;
+	struct gyre *rt = NULL;
+	enum gyre_status status;
+
+	options.workers = run->plan->workers;
+	options.spin_ns = run->kase->spin_ns;
+	status = open_routed(&options, route, &rt);
+	if (status != GYRE_OK)
+		return bench_fault(run, "%s: gyre_open: %s: %s", run->engine->name,
+				   gyre_status_name(status), gyre_last_error());
+	run->state = rt;
+	return 0;
+}
+
+static int gyre_open_auto(struct bench_run *run)
+{
+	return gyre_start(run, "auto");
+}
+
+static int gyre_open_ring(struct bench_run *run)
+{
+	return gyre_start(run, "ring");
+}
+
+static void gyre_stop(struct bench_run *run)
+{
+	struct gyre_stats stats = { .size = sizeof(stats) };
+
+	if (gyre_stats_get(run->state, &stats) == GYRE_OK) {
+		uint64_t replies = stats.replies_spun + stats.replies_slept;
+
+		if (stats.calls > 0)
+			run->in_caller = (double)stats.calls_in_caller / (double)stats.calls;
+		if (replies > 0)
+			run->awake = (double)stats.replies_spun / (double)replies;
+	}
+	gyre_close(run->state);
+	gyre_free(run->state);
+}
+
+static void gyre_prep(struct io_uring_sqe *sqe, void *arg)
+{
+	bench_op_prep(sqe, arg);
+}
+
+static int gyre_join_vector(struct bench_caller *caller)
+{
+	struct gyre_op *vector;
+	unsigned i;
+
+	if (!caller->run->kase->vectored)
+		return 0;
+	vector = calloc(caller->op_count, sizeof(*vector));
+	if (!vector)
+		return bench_fault(caller->run, "no memory for a batch of %u", caller->op_count);
+	for (i = 0; i < caller->op_count; i++) {
+		vector[i].prep = gyre_prep;
+		vector[i].arg = &caller->ops[i];
+	}
+	caller->state = vector;
+	return 0;
+}
+
+static void gyre_leave_vector(struct bench_caller *caller)
+{
+	free(caller->state);
+}
+
+static int gyre_fault(struct bench_caller *caller, const char *call, enum gyre_status status)
+{
+	return bench_fault(caller->run, "%s: %s: %s: %s", caller->run->engine->name, call,
+			   gyre_status_name(status), gyre_last_error());
+}
+
+static int gyre_step_vector(struct bench_caller *caller)
+{
+	struct gyre_op *vector = caller->state;
+	enum gyre_status status;
+	unsigned i;
+
+	for (i = 0; i < caller->op_count; i++)
+		bench_op_next(caller, &caller->ops[i]);
+	status = gyre_callv(caller->run->state, vector, caller->op_count);
+	if (status != GYRE_OK)
+		return gyre_fault(caller, "gyre_callv", status);
+	for (i = 0; i < caller->op_count; i++) {
+		caller->ops[i].res = vector[i].res;
+		if (vector[i].status != GYRE_OK)
+			return gyre_fault(caller, "an operation of gyre_callv", vector[i].status);
+		if (!bench_op_good(&caller->ops[i]))
+			return bench_op_fault(caller, &caller->ops[i]);
+	}
+	return 0;
+}
+
+static int gyre_step_one(struct bench_caller *caller)
+{
+	struct gyre *rt = caller->run->state;
+	struct bench_op *op = caller->ops;
+	enum gyre_status status;
+
+	bench_op_next(caller, op);
+	switch (op->kind) {
+	case BENCH_OP_NOP:
+		status = gyre_call(rt, gyre_prep, op, &op->res);
+		if (status != GYRE_OK)
+			return gyre_fault(caller, "gyre_call", status);
+		break;
+	case BENCH_OP_READ:
+		op->res = (int32_t)gyre_pread(rt, op->fd, op->buf, op->len, (off_t)op->offset);
+		break;
+	case BENCH_OP_WRITE:
+		op->res = (int32_t)gyre_pwrite(rt, op->fd, op->buf, op->len, (off_t)op->offset);
+		break;
+	}
+	if (bench_op_good(op))
+		return 0;
+	/* The same -EIO may be a device's or a dead worker's: only gyre can tell. */
+	if (op->res < 0 && gyre_last_status() != GYRE_OK)
+		return gyre_fault(caller, op->kind == BENCH_OP_READ ? "gyre_pread" : "gyre_pwrite",
+				  gyre_last_status());
+	return bench_op_fault(caller, op);
+}
+
+static int gyre_step(struct bench_caller *caller)
+{
+	return caller->state ? gyre_step_vector(caller) : gyre_step_one(caller);
+}
+
+const struct bench_engine bench_gyre = {
+	.name = "gyre",
+	.about = "gyre_call(), gyre_callv(), gyre_pread(), gyre_pwrite(), routed by gyre",
+	.works = ON_NOPS | ON_FILE,
+	.open = gyre_open_auto,
+	.close = gyre_stop,
+	.join = gyre_join_vector,
+	.step = gyre_step,
+	.leave = gyre_leave_vector,
+};
+
+const struct bench_engine bench_gyre_ring = {
+	.name = "gyre-ring",
+	.about = "the same, each call forced through a worker's ring",
+	.works = ON_NOPS | ON_FILE,
+	.open = gyre_open_ring,
+	.close = gyre_stop,
+	.join = gyre_join_vector,
+	.step = gyre_step,
+	.leave = gyre_leave_vector,
+};

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/* The whole of it for programs: every round's figures, where a table shows medians. */
+#include "bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---------------------------------------------------------------- writer -- */
+
+struct json {
+	FILE *file;
+	unsigned depth;
+	bool first;		/* in its object or array */
+};
+
+static void json_newline(struct json *json)
+{
+	unsigned i;
+
+	fputc('\n', json->file);
+	for (i = 0; i < json->depth; i++)
+		fputs("  ", json->file);
+}
+
+static void json_text(struct json *json, const char *text)
+{
+	const unsigned char *at;
+
+	fputc('"', json->file);
+	for (at = (const unsigned char *)text; *at; at++) {
+		if (*at == '"' || *at == '\\')
+			fprintf(json->file, "\\%c", *at);
+		else if (*at < 0x20)
+			fprintf(json->file, "\\u%04x", *at);
+		else
+			fputc(*at, json->file);
+	}
+	fputc('"', json->file);
+}
+
+static void json_key(struct json *json, const char *key)
+{
+	if (!json->first)
+		fputc(',', json->file);
+	if (json->depth > 0)
+		json_newline(json);
+	json->first = false;
+	if (!key)
+		return;
+	json_text(json, key);
+	fputs(": ", json->file);
+}
+
+/* key NULL: an element of an array. */
+static void json_open(struct json *json, const char *key, char bracket)
+{
+	json_key(json, key);
+	fputc(bracket, json->file);
+	json->depth++;
+	json->first = true;
+}
+
+static void json_close(struct json *json, char bracket)
+{
+	json->depth--;
+	if (!json->first)
+		json_newline(json);
+	fputc(bracket, json->file);
+	json->first = false;
+}
+
+static void json_string(struct json *json, const char *key, const char *value)
+{
+	json_key(json, key);
+	if (value)
+		json_text(json, value);
+	else
+		fputs("null", json->file);
+}
+
+static void json_integer(struct json *json, const char *key, uint64_t value)
+{
+	json_key(json, key);
+	fprintf(json->file, "%llu", (unsigned long long)value);
+}
+
+static void json_number(struct json *json, const char *key, double value)
+{
+	json_key(json, key);
+	if (isfinite(value))
+		fprintf(json->file, "%.9g", value);
+	else
+		fputs("null", json->file);
+}
+
+static void json_bool(struct json *json, const char *key, bool value)
+{
+	json_key(json, key);
+	fputs(value ? "true" : "false", json->file);
+}
+
+/* -------------------------------------------------------------- contents -- */
+
+static const char *const metric_keys[BENCH_METRICS] = {
+	[BENCH_OPS] = "ops_per_s",
+	[BENCH_P50] = "p50_us",
+	[BENCH_P99] = "p99_us",
+	[BENCH_P999] = "p999_us",
+	[BENCH_MAX] = "max_us",
+	[BENCH_CPU_US] = "cpu_us_per_op",
+	[BENCH_SWITCHES] = "switches_per_op",
+	[BENCH_SHARE] = "slowest_caller",
+	[BENCH_CPU_PERCENT] = "cpu_percent",
+	[BENCH_IN_CALLER] = "gyre_in_caller",
+	[BENCH_AWAKE] = "gyre_callers_awake",
+};
+
+static void write_machine(struct json *json, const struct bench_machine *machine)
+{
+	json_open(json, "machine", '{');
+	json_string(json, "cpu", machine->cpu);
+	json_integer(json, "cpus_usable", machine->cpus);
+	json_number(json, "cpu_quota", machine->cpu_quota > 0 ? machine->cpu_quota : NAN);
+	json_integer(json, "memory_bytes", machine->memory);
+	json_string(json, "kernel", machine->kernel);
+	json_string(json, "gyre", gyre_version());
+	json_string(json, "liburing", machine->liburing);
+	json_string(json, "compiler", machine->compiler);
+	json_string(json, "clock", machine->clock);
+	json_string(json, "environment", machine->environment);
+	json_close(json, '}');
+}
+
+static void write_target(struct json *json, const struct bench_target *target,
+			 const struct bench_machine *machine)
+{
+	static const char *const caches[] = {
+		[BENCH_CACHE_UNKNOWN] = "as it was",
+		[BENCH_CACHE_WARM] = "warmed",
+		[BENCH_CACHE_TOO_SMALL] = "not warmed, file too large",
+		[BENCH_CACHE_DROPPED] = "dropped",
+	};
+
+	json_open(json, "target", '{');
+	json_string(json, "path", target->name);
+	json_bool(json, "temporary", target->temporary);
+	json_integer(json, "size_bytes", target->size);
+	json_string(json, "file_system", machine->fs);
+	json_string(json, "device", machine->device);
+	json_string(json, "device_about", machine->device_about);
+	json_string(json, "page_cache_at_the_end", caches[target->cache]);
+	json_close(json, '}');
+}
+
+static void write_round(struct json *json, const struct bench_case *kase, unsigned round,
+			unsigned engine)
+{
+	unsigned metric;
+
+	json_open(json, NULL, '{');
+	for (metric = 0; metric < BENCH_METRICS; metric++)
+		json_number(json, metric_keys[metric],
+			    bench_case_value(kase, round, engine, metric));
+	json_close(json, '}');
+}
+
+static void write_ratio(struct json *json, const char *key, const struct bench_case *kase,
+			unsigned engine, enum bench_metric metric)
+{
+	struct bench_ratio ratio = bench_case_ratio(kase, engine, kase->base, metric);
+
+	json_open(json, key, '{');
+	json_number(json, "median", ratio.median);
+	json_number(json, "lowest", ratio.lowest);
+	json_number(json, "highest", ratio.highest);
+	json_close(json, '}');
+}
+
+static void write_engine(struct json *json, const struct bench_case *kase, unsigned engine)
+{
+	unsigned i;
+
+	json_open(json, NULL, '{');
+	json_string(json, "engine", kase->engines[engine]->name);
+	json_open(json, "median", '{');
+	for (i = 0; i < BENCH_METRICS; i++)
+		json_number(json, metric_keys[i], bench_case_median(kase, engine, i));
+	json_close(json, '}');
+	write_ratio(json, "ops_ratio", kase, engine, BENCH_OPS);
+	write_ratio(json, "cpu_ratio", kase, engine, BENCH_CPU_US);
+	json_open(json, "rounds", '[');
+	for (i = 0; i < kase->rounds_done; i++)
+		write_round(json, kase, i, engine);
+	json_close(json, ']');
+	json_close(json, '}');
+}
+
+static void write_case(struct json *json, const struct bench_case *kase)
+{
+	unsigned i;
+
+	json_open(json, NULL, '{');
+	json_string(json, "what", kase->what);
+	json_string(json, "work", bench_work_name(kase->work));
+	json_integer(json, "callers", kase->callers);
+	json_integer(json, "batch", kase->batch);
+	if (bench_case_uses_file(kase)) {
+		json_integer(json, "block_size", kase->block_size);
+		json_bool(json, "direct", kase->direct);
+	}
+	json_number(json, "rate", kase->rate > 0 ? kase->rate : NAN);
+	if (kase->spin_ns == GYRE_SPIN_NEVER)
+		json_string(json, "spin_ns", "never");
+	else if (kase->spin_ns == GYRE_SPIN_AUTO)
+		json_string(json, "spin_ns", "auto");
+	else if (kase->spin_ns == 0)
+		json_string(json, "spin_ns", "default");
+	else
+		json_integer(json, "spin_ns", kase->spin_ns);
+	json_string(json, "ratio_to", kase->engines[kase->base]->name);
+	json_open(json, "engines", '[');
+	for (i = 0; i < kase->engine_count; i++)
+		write_engine(json, kase, i);
+	json_close(json, ']');
+	json_close(json, '}');
+}
+
+static void write_goal(struct json *json, const struct bench_plan *plan,
+		       const struct bench_goal *goal)
+{
+	struct bench_verdict verdict = bench_goal_judge(plan, goal);
+
+	json_open(json, NULL, '{');
+	json_string(json, "what", plan->cases[goal->kase].what);
+	json_string(json, "engine", goal->engine->name);
+	json_string(json, "against", goal->against ? goal->against->name : NULL);
+	json_string(json, "figure", bench_goal_figure(goal));
+	json_number(json, "value", verdict.value);
+	if (goal->sense != BENCH_TOLD) {
+		json_number(json, goal->sense == BENCH_AT_LEAST ? "at_least" : "at_most",
+			    verdict.limit);
+		json_bool(json, "met", verdict.met);
+	}
+	json_close(json, '}');
+}
+
+static void write_plan(struct json *json, const struct bench_plan *plan)
+{
+	json_open(json, "plan", '{');
+	json_string(json, "suite", plan->suite);
+	json_number(json, "seconds", plan->seconds);
+	json_number(json, "warmup_seconds", plan->warmup);
+	json_integer(json, "rounds", plan->rounds);
+	json_integer(json, "workers", plan->workers);
+	json_close(json, '}');
+}
+
+/* ----------------------------------------------------------------- file -- */
+
+int bench_json_open(const char *path, struct bench_json *ret)
+{
+	int fd;
+
+	ret->path = path;
+	ret->created = false;
+	ret->file = stdout;
+	if (strcmp(path, "-") == 0)
+		return 0;
+	/* Not yet emptied: an earlier report is better than none, should this run fail. */
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+		ret->created = fd >= 0;
+	}
+	ret->file = fd >= 0 ? fdopen(fd, "w") : NULL;
+	if (ret->file)
+		return 0;
+	bench_complain("%s: cannot be written: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return -BENCH_EXIT_FAILED;
+}
+
+void bench_json_discard(struct bench_json *json)
+{
+	if (!json->file || json->file == stdout)
+		return;
+	fclose(json->file);
+	if (json->created)
+		unlink(json->path);
+}
+
+bool bench_json_is(const struct bench_json *json, const struct bench_target *target)
+{
+	struct stat report, file;
+
+	return fstat(fileno(json->file), &report) == 0 && fstat(target->fd, &file) == 0 &&
+	       report.st_dev == file.st_dev && report.st_ino == file.st_ino;
+}
+
+static void write_report(struct json *json, const struct bench_plan *plan,
+			 const struct bench_target *target, const struct bench_machine *machine)
+{
+	unsigned i;
+
+	json_open(json, NULL, '{');
+	json_string(json, "tool", "gyre-bench");
+	json_string(json, "date", machine->date);
+	write_machine(json, machine);
+	if (target)
+		write_target(json, target, machine);
+	write_plan(json, plan);
+	json_open(json, "cases", '[');
+	for (i = 0; i < plan->case_count; i++)
+		write_case(json, &plan->cases[i]);
+	json_close(json, ']');
+	if (plan->goal_count > 0) {
+		json_open(json, "goals", '[');
+		for (i = 0; i < plan->goal_count; i++)
+			write_goal(json, plan, &plan->goals[i]);
+		json_close(json, ']');
+	}
+	json_close(json, '}');
+	fputc('\n', json->file);
+}
+
+int bench_json_write(struct bench_json *out, const struct bench_plan *plan,
+		     const struct bench_target *target, const struct bench_machine *machine)
+{
+	struct json json = { .file = out->file, .first = true };
+	struct stat st;
+	int rc = 0;
+
+	if (out->file != stdout && fstat(fileno(out->file), &st) == 0 && S_ISREG(st.st_mode))
+		rc = ftruncate(fileno(out->file), 0);
+	if (rc == 0)
+		write_report(&json, plan, target, machine);
+	if (rc < 0 || fflush(out->file) == EOF || ferror(out->file))
+		return bench_complain("%s: the report cannot be written: %s", out->path,
+				      strerror(errno));
+	if (out->file != stdout)
+		fclose(out->file);
+	out->file = NULL;
+	return 0;
+}

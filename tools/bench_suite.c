@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The comparisons that the project holds itself to, with its goals. `quick` and
+ * `full` differ in how long they look, not in what they look at.
+ */
+#include "bench.h"
+
+#include <string.h>
+
+#define BLOCK		4096
+#define BATCH		32
+#define SPIN_NS		100000
+#define RATE		1000
+#define SUITE_ENGINES	3
+#define CASE_GOALS	4
+
+struct suite {
+	const char *name;
+	double seconds;
+	double warmup;
+	unsigned rounds;
+};
+
+static const struct suite suites[] = {
+	{ "quick", 0.4, 0.1, 5 },
+	{ "full", 2, 0.25, 5 },
+};
+
+/* A goal without the number of its case, which is its place in the table. */
+struct suite_goal {
+	const struct bench_engine *engine;	/* NULL: no more goals */
+	const struct bench_engine *against;
+	enum bench_metric metric;
+	enum bench_sense sense;
+	double limit;
+	double limit_slow;
+};
+
+struct suite_case {
+	enum bench_work work;
+	unsigned callers;
+	unsigned batch;
+	bool direct;
+	double rate;
+	uint64_t spin_ns;
+	const struct bench_engine *engines[SUITE_ENGINES];	/* the first is the base */
+	struct suite_goal goals[CASE_GOALS];
+};
+
+#define AT_LEAST(engine, against, limit) \
+	{ &(engine), &(against), BENCH_OPS, BENCH_AT_LEAST, (limit), 0 }
+#define TOLD(engine, against) \
+	{ &(engine), &(against), BENCH_OPS, BENCH_TOLD, 0, 0 }
+
+static const struct suite_case cases[] = {
+	{ BENCH_NOP, 1, 1, .engines = { &bench_floor, &bench_gyre, &bench_own_ring },
+	  .goals = { AT_LEAST(bench_gyre, bench_floor, 0.80), TOLD(bench_gyre, bench_own_ring) } },
+	{ BENCH_NOP, 2, 1, .engines = { &bench_condvar, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_condvar, 3.5),
+		     { &bench_gyre, NULL, BENCH_SHARE, BENCH_AT_LEAST, 0.90, 0 } } },
+	{ BENCH_NOP, 8, 1, .engines = { &bench_condvar, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_condvar, 3.5),
+		     { &bench_gyre, NULL, BENCH_SHARE, BENCH_AT_LEAST, 0.90, 0 } } },
+	{ BENCH_NOP, 64, 1, .engines = { &bench_condvar, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_condvar, 3.5),
+		     { &bench_gyre, NULL, BENCH_SHARE, BENCH_AT_LEAST, 0.90, 0 } } },
+	{ BENCH_NOP, 1, 1, .rate = RATE, .engines = { &bench_own_ring, &bench_gyre },
+	  .goals = { { &bench_gyre, NULL, BENCH_CPU_PERCENT, BENCH_AT_MOST, 5, 0 },
+		     { &bench_own_ring, NULL, BENCH_CPU_PERCENT, BENCH_TOLD, 0, 0 } } },
+	{ BENCH_NOP, 1, 1, .spin_ns = GYRE_SPIN_NEVER, .engines = { &bench_condvar, &bench_gyre },
+	  .goals = { TOLD(bench_gyre, bench_condvar),
+		     { &bench_gyre, NULL, BENCH_AWAKE, BENCH_TOLD, 0, 0 } } },
+	{ BENCH_BATCH, 1, BATCH, .engines = { &bench_raw, &bench_gyre, &bench_floor },
+	  .goals = { { &bench_gyre, &bench_raw, BENCH_OPS, BENCH_AT_LEAST, 0.75, 0.55 } } },
+
+	/* From the page cache. */
+	{ BENCH_RANDREAD, 1, 1, .engines = { &bench_threads, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.90) } },
+	{ BENCH_RANDREAD, 32, 1, .engines = { &bench_threads, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.90) } },
+
+	/* From the device. */
+	{ BENCH_RANDREAD, 1, 1, .direct = true, .engines = { &bench_threads, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.97) } },
+	{ BENCH_RANDREAD, 8, 1, .direct = true, .engines = { &bench_threads, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.97) } },
+	{ BENCH_RANDREAD, 32, 1, .direct = true,
+	  .engines = { &bench_threads, &bench_gyre, &bench_gyre_ring },
+	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.97),
+		     AT_LEAST(bench_gyre_ring, bench_threads, 0.75),
+		     { &bench_gyre_ring, &bench_threads, BENCH_CPU_US, BENCH_AT_MOST, 2.5, 0 } } },
+	{ BENCH_RANDREAD, 128, 1, .direct = true, .engines = { &bench_threads, &bench_gyre },
+	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.97) } },
+	{ BENCH_RANDREAD, 1, 1, .direct = true, .spin_ns = SPIN_NS,
+	  .engines = { &bench_threads, &bench_gyre_ring },
+	  .goals = { AT_LEAST(bench_gyre_ring, bench_threads, 1.20) } },
+	{ BENCH_RANDREAD, 1, BATCH, .direct = true,
+	  .engines = { &bench_raw_batch, &bench_gyre, &bench_raw },
+	  .goals = { AT_LEAST(bench_gyre, bench_raw_batch, 0.95), TOLD(bench_gyre, bench_raw) } },
+};
+
+#define CASES	(sizeof(cases) / sizeof(cases[0]))
+
+static void add_goal(struct bench_plan *plan, const struct suite_goal *goal)
+{
+	plan->goals[plan->goal_count++] = (struct bench_goal) {
+		.kase = plan->case_count,
+		.engine = goal->engine,
+		.against = goal->against,
+		.metric = goal->metric,
+		.sense = goal->sense,
+		.limit = goal->limit,
+		.limit_slow = goal->limit_slow,
+	};
+}
+
+static void add_case(struct bench_plan *plan, const struct suite_case *from)
+{
+	struct bench_case *kase = &plan->cases[plan->case_count];
+	unsigned i;
+
+	memset(kase, 0, sizeof(*kase));
+	kase->work = from->work;
+	kase->callers = from->callers;
+	kase->batch = from->batch;
+	kase->vectored = from->batch > 1;
+	kase->direct = from->direct;
+	kase->block_size = BLOCK;
+	kase->rate = from->rate;
+	kase->spin_ns = from->spin_ns;
+	for (i = 0; i < SUITE_ENGINES && from->engines[i]; i++)
+		kase->engines[kase->engine_count++] = from->engines[i];
+	bench_case_name(kase);
+	for (i = 0; i < CASE_GOALS && from->goals[i].engine; i++)
+		add_goal(plan, &from->goals[i]);
+	plan->case_count++;
+}
+
+bool bench_suite_fill(struct bench_plan *plan, const char *name)
+{
+	const struct suite *suite = NULL;
+	size_t i;
+
+	_Static_assert(CASES <= BENCH_CASES_MAX, "the plan holds every case of a suite");
+	_Static_assert(CASES * CASE_GOALS <= BENCH_GOALS_MAX, "and every goal");
+	for (i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
+		if (strcmp(suites[i].name, name) == 0)
+			suite = &suites[i];
+	if (!suite)
+		return false;
+	plan->suite = suite->name;
+	if (plan->seconds <= 0)
+		plan->seconds = suite->seconds;
+	if (plan->warmup < 0)
+		plan->warmup = suite->warmup;
+	if (plan->rounds == 0)
+		plan->rounds = suite->rounds;
+	plan->case_count = 0;
+	plan->goal_count = 0;
+	for (i = 0; i < CASES; i++)
+		add_case(plan, &cases[i]);
+	return true;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The crew: all workers of a runtime. Starts all or none, chooses one for a
+ * caller, drains and joins them.
+ */
+#ifndef GYRE_WORKERS_CREW_H
+#define GYRE_WORKERS_CREW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker.h"
+
+struct gyre__crew_config {
+	const char *name;		/* threads are NAME-0, NAME-1 ... */
+	unsigned workers;
+	bool pin;
+	struct gyre__ring_config ring;
+	struct gyre__worker_hooks hooks;
+};
+
+struct gyre__crew {
+	unsigned count;
+	_Atomic unsigned next;		/* for callers that come for the first time */
+	struct gyre__worker *worker[];
+};
+
+/*
+ * All or none. A negative errno: nothing is left; *ret_step names the call that
+ * failed, *ret_worker the worker for which it did.
+ */
+int gyre__crew_start(const struct gyre__crew_config *config, const char **ret_step,
+		     unsigned *ret_worker, struct gyre__crew **ret);
+
+/* Seals all inboxes, lets the workers finish for drain_ns, cancels the rest, joins them. */
+void gyre__crew_stop(struct gyre__crew *crew, uint64_t drain_ns);
+
+/* Frees a crew that was stopped. */
+void gyre__crew_free(struct gyre__crew *crew);
+
+/* In a forked child: memory only. */
+void gyre__crew_forget(struct gyre__crew *crew);
+
+/* A first worker for a caller; it stays with it. */
+static inline unsigned gyre__crew_greet(struct gyre__crew *crew)
+{
+	return gyre__fetch_add(&crew->next, 1, relaxed) % crew->count;
+}
+
+/*
+ * The worker for a call: *sticky, unless that one is dead, or has more than it
+ * can hold while another has not. *sticky follows. NULL: all are dead.
+ */
+struct gyre__worker *gyre__crew_choose(struct gyre__crew *crew, unsigned *sticky);
+
+#endif
