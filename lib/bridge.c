@@ -16,8 +16,23 @@
 
 /* -------------------------------------------------------------- travel -- */
 
+/*
+ * From now on the ops can be cancelled. After the push: who finds a ticket live
+ * and then pokes the ring comes behind the batch, so the owner finds it there.
+ */
+static void issue_tickets(struct gyre *rt, const struct gyre__worker *worker,
+			  const struct gyre__batch *batch)
+{
+	uint64_t ticket = gyre__ticket_make(rt->id, worker->number);
+	uint32_t i;
+
+	for (i = 0; i < batch->count; i++)
+		gyre__store(gyre__op_ticket(&batch->ops[i]), ticket, release);
+}
+
 /* Sends self's batch to worker and waits. GYRE_OK: every op of it was answered. */
-static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct gyre__worker *worker)
+static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct gyre *rt,
+					     struct gyre__worker *worker)
 {
 	enum gyre_status status;
 
@@ -27,6 +42,8 @@ static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct g
 		gyre__reply_forget(&self->reply);
 		return status;
 	}
+	if (self->batch.ops)
+		issue_tickets(rt, worker, &self->batch);
 	gyre__reply_wait(&self->reply, &worker->ring.pace);
 	return GYRE_OK;
 }
@@ -41,7 +58,7 @@ static enum gyre_status travel(struct gyre__thread *self, struct gyre *rt, struc
 
 		if (gyre__unlikely(!worker))
 			return GYRE_WORKER_DEAD;
-		status = send_and_wait(self, worker);
+		status = send_and_wait(self, rt, worker);
 	} while (gyre__unlikely(status == GYRE_WORKER_DEAD));
 	return status;
 }
@@ -76,14 +93,14 @@ static inline struct gyre__batch *batch_of_one(struct gyre__thread *self, gyre_p
 {
 	struct gyre__batch *batch = &self->batch;
 
-	batch->entries = &batch->one;
-	batch->one.prep = prep;
-	batch->one.arg = arg;
-	batch->results = &self->reply.one;
-	batch->verdicts = &self->reply.one_verdict;
-	batch->ops = NULL;
-	batch->count = 1;
-	batch->flags = 0;
+	gyre__set_if_changed(batch->entries, &batch->one);
+	gyre__set_if_changed(batch->one.prep, prep);
+	gyre__set_if_changed(batch->one.arg, arg);
+	gyre__set_if_changed(batch->results, &self->reply.one);
+	gyre__set_if_changed(batch->verdicts, &self->reply.one_verdict);
+	gyre__set_if_changed(batch->ops, NULL);
+	gyre__set_if_changed(batch->count, 1);
+	gyre__set_if_changed(batch->flags, 0);
 	return batch;
 }
 
@@ -175,7 +192,7 @@ bool gyre__bridge_control(struct gyre__thread *self, struct gyre__worker *worker
 	struct gyre__batch *batch = batch_of_one(self, NULL, NULL);
 
 	batch->count = 0;
-	batch->flags = GYRE__BATCH_CONTROL | GYRE__BATCH_LIBRARY;
+	batch->flags = GYRE__BATCH_CONTROL;
 	batch->control = control;
 	batch->control_arg = arg;
 	gyre__reply_expect(&self->reply);
@@ -202,8 +219,7 @@ static inline bool op_is_sound(const struct gyre_op *op, uint32_t first_worker, 
  * without a prep, so that there is one place that answers refusals, chains and
  * all. Returns the batch's flags.
  */
-static uint32_t fill_batch(struct gyre__thread *self, struct gyre_op *ops, uint32_t count,
-			   uint64_t ticket)
+static uint32_t fill_batch(struct gyre__thread *self, struct gyre_op *ops, uint32_t count)
 {
 	struct gyre__entry *entries = self->entries;
 	uint32_t seen_flags = 0, i;
@@ -213,13 +229,13 @@ static uint32_t fill_batch(struct gyre__thread *self, struct gyre_op *ops, uint3
 	for (i = 0; i < count; i++) {
 		struct gyre_op *op = &ops[i];
 
-		entries[i].prep = gyre__likely(op_is_sound(op, ops[0].worker, continues)) ?
-				  op->prep : NULL;
-		entries[i].arg = op->arg;
+		gyre__set_if_changed(entries[i].prep,
+				     gyre__likely(op_is_sound(op, ops[0].worker, continues)) ?
+				     op->prep : NULL);
+		gyre__set_if_changed(entries[i].arg, op->arg);
 		seen_flags |= op->flags;
 		seen_timeout |= op->timeout_ns;
 		continues = op->flags & GYRE_OP_LINK;
-		gyre__store(gyre__op_ticket(op), ticket, relaxed);
 	}
 	if (continues)	/* to nowhere */
 		entries[count - 1].prep = NULL;
@@ -292,22 +308,21 @@ static enum gyre_status travel_with(struct gyre__thread *self, struct gyre *rt,
 	enum gyre_status status;
 
 	gyre__count(&home->calls, 1);
-	batch->entries = self->entries;
-	batch->results = self->results;
-	batch->verdicts = self->verdicts;
-	batch->ops = ops;
-	batch->count = count;
+	gyre__set_if_changed(batch->entries, self->entries);
+	gyre__set_if_changed(batch->results, self->results);
+	gyre__set_if_changed(batch->verdicts, self->verdicts);
+	gyre__set_if_changed(batch->ops, ops);
+	gyre__set_if_changed(batch->count, count);
 	do {
 		struct gyre__worker *worker = ops[0].worker ? rt->crew->worker[ops[0].worker - 1] :
 					      gyre__crew_choose(rt->crew, &home->worker);
 
 		if (!worker)
 			return GYRE_WORKER_DEAD;
-		batch->flags = fill_batch(self, ops, count,
-					  gyre__ticket_make(rt->id, worker->number));
+		gyre__set_if_changed(batch->flags, fill_batch(self, ops, count));
 		if (batch->flags & GYRE__BATCH_TIMED)
 			batch->start_ns = gyre__sys->now_ns();
-		status = send_and_wait(self, worker);
+		status = send_and_wait(self, rt, worker);
 	} while (gyre__unlikely(status == GYRE_WORKER_DEAD) && ops[0].worker == 0);
 	return status;
 }

@@ -255,8 +255,8 @@ enum gyre_status gyre_close(struct gyre *rt)
 		return GYRE_NO_MEMORY;
 	if (self->worker)
 		return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
-	if (gyre__runtime_is_forked(rt))
-		return gyre__succeed();		/* nothing here is the child's to stop */
+	if (gyre__runtime_is_forked(rt))	/* nothing here is the child's to stop */
+		return refuse_closed("gyre_close", rt);
 	gyre__store(&self->inside, rt, seq_cst);
 	close_once(rt);
 	gyre__thread_leave(self);
@@ -272,7 +272,7 @@ void gyre_free(struct gyre *rt)
 	GYRE_ASSERT(!self || !self->worker);	/* it waits, and cannot say no */
 	if (gyre__runtime_is_forked(rt)) {
 		gyre__threads_forget(rt);
-		gyre__crew_forget(rt->crew);
+		gyre__crew_free(rt->crew);
 		gyre__buffer_pool_forget(rt);
 		runtime_free(rt);
 		return;

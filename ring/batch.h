@@ -57,8 +57,16 @@ static inline enum gyre_effect gyre__verdict_effect(gyre__verdict verdict)
 #define GYRE__BATCH_DETAILED	(1u << 0)	/* ops[] has flags or time-outs that matter */
 #define GYRE__BATCH_TIMED	(1u << 1)	/* at least one op has a time-out */
 #define GYRE__BATCH_CONTROL	(1u << 2)	/* no ops: control(ring, batch) instead */
-#define GYRE__BATCH_NOWAIT	(1u << 4)	/* at least one op does not wait for room */
-#define GYRE__BATCH_LIBRARY	(1u << 3)	/* the library's own: not in the callers' figures */
+#define GYRE__BATCH_NOWAIT	(1u << 3)	/* at least one op does not wait for room */
+
+/* Writes what has changed: a line that stays as it was stays in both caches. */
+#define gyre__set_if_changed(lvalue, value) \
+	do { \
+		__typeof__(lvalue) new_value_ = (value); \
+\
+		if ((lvalue) != new_value_) \
+			(lvalue) = new_value_; \
+	} while (0)
 
 struct gyre__batch {
 	/* The pushing side writes these before the push; nobody until the reply. */

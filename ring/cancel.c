@@ -289,13 +289,10 @@ void gyre__ring_drop_waiting(struct gyre__ring *ring, enum gyre_status status)
 
 /* ------------------------------------------------------- on request -- */
 
-bool gyre__ring_look_for_cancels(struct gyre__ring *ring, struct gyre__batch *poke)
+void gyre__ring_look_for_cancels(struct gyre__ring *ring)
 {
 	uint32_t i;
 
-	(void)poke;
-	/* Before the look: whoever sets a ticket after it finds the flag clear, and pokes. */
-	gyre__exchange(&ring->poked, 0, acq_rel);
 	for (i = 0; i < ring->table.used; i++) {
 		struct gyre__op *op = &ring->table.ops[i];
 
@@ -303,7 +300,6 @@ bool gyre__ring_look_for_cancels(struct gyre__ring *ring, struct gyre__batch *po
 			gyre__ring_ask_end(ring, op, GYRE__OP_CANCELLED);
 	}
 	gyre__ring_cancel_waiting(ring);
-	return true;
 }
 
 void gyre__ring_cancel_all(struct gyre__ring *ring)

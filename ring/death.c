@@ -27,8 +27,7 @@ static void wait_for_kernel(struct gyre__ring *ring)
 	ssize_t n;
 
 	gyre__ring_unmap(ring);
-	gyre__sys->close(ring->uring.ring_fd);
-	ring->uring.ring_fd = -1;
+	gyre__fork_guard_close(&ring->uring.ring_fd);
 	while ((n = gyre__sys->read(ring->tomb_fd, &byte, 1)) != 0)
 		if (n != -EINTR)
 			gyre__sys->sleep_ns(HOPELESS_PAUSE_NS);
@@ -131,7 +130,7 @@ void gyre__ring_die(struct gyre__ring *ring, int error)
 	while (batch) {
 		struct gyre__batch *next = batch->next;
 
-		if (batch->control(ring, batch) && batch->waiter)
+		if (batch != &ring->poke && batch->control(ring, batch))
 			batch->waiter->done(batch->waiter, batch, ring);
 		batch = next;
 	}

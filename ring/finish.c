@@ -9,11 +9,15 @@
 
 #include "sys.h"
 
-static void count_answer(struct gyre__ring_counters *counters, int32_t res, gyre__verdict verdict)
+void gyre__batch_record_odd(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t index,
+			    int32_t res, gyre__verdict verdict)
 {
-	gyre__count(&counters->ops_completed, 1);
-	if (gyre__likely(verdict == 0 && res >= 0))
-		return;
+	struct gyre__ring_counters *counters = &ring->counters;
+
+	if (verdict) {
+		batch->verdicts[index] = verdict;
+		batch->odd = true;
+	}
 	switch (gyre__verdict_status(verdict)) {
 	case GYRE_TIMED_OUT:
 		gyre__count(&counters->ops_timed_out, 1);
@@ -22,28 +26,9 @@ static void count_answer(struct gyre__ring_counters *counters, int32_t res, gyre
 		gyre__count(&counters->ops_cancelled, 1);
 		break;
 	default:
-		gyre__count(&counters->ops_failed, 1);
+		if (verdict || res < 0)
+			gyre__count(&counters->ops_failed, 1);
 	}
-}
-
-void gyre__batch_record(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t index,
-			struct gyre__result result, gyre__verdict verdict)
-{
-	GYRE_ASSERT(batch->answered < batch->count);
-	if (!(batch->flags & GYRE__BATCH_LIBRARY))
-		count_answer(&ring->counters, result.res, verdict);
-	batch->results[index] = result;
-	if (gyre__unlikely(verdict)) {
-		batch->verdicts[index] = verdict;
-		batch->odd = true;
-	}
-	batch->answered++;
-}
-
-void gyre__batch_settle(struct gyre__ring *ring, struct gyre__batch *batch)
-{
-	if (batch->answered == batch->count)
-		batch->waiter->done(batch->waiter, batch, ring);
 }
 
 void gyre__batch_record_unstarted(struct gyre__ring *ring, struct gyre__batch *batch,
@@ -61,11 +46,7 @@ void gyre__batch_advance(struct gyre__ring *ring, struct gyre__batch *batch, uin
 	while (batch->started < batch->count &&
 	       batch->entries[batch->started].prep == gyre__batch_answered_prep)
 		batch->started++;
-	if (!(batch->flags & GYRE__BATCH_LIBRARY)) {
-		uint64_t queued = gyre__load(&ring->counters.queued, relaxed);
-
-		gyre__store(&ring->counters.queued, queued - (batch->started - before), relaxed);
-	}
+	gyre__count(&ring->counters.queued, -(uint64_t)(batch->started - before));
 }
 
 /*
@@ -73,8 +54,12 @@ void gyre__batch_advance(struct gyre__ring *ring, struct gyre__batch *batch, uin
  * of it. Any other result was there first, and counts. Whether an op that was
  * cut off had an effect nobody can say.
  */
-static gyre__verdict verdict_of(const struct gyre__op *op)
+static gyre__verdict verdict_of(struct gyre__op *op)
 {
+	if (op->reason == GYRE__OP_CUT) {
+		op->res = -ECANCELED;	/* what came back is a NOP's, in its place */
+		return gyre__verdict_make(GYRE_CANCELLED, GYRE_EFFECT_NONE);
+	}
 	if (op->res != -ECANCELED && op->res != -EINTR)
 		return 0;
 	switch ((enum gyre__op_reason)op->reason) {
@@ -83,6 +68,7 @@ static gyre__verdict verdict_of(const struct gyre__op *op)
 	case GYRE__OP_CANCELLED:
 		return gyre__verdict_make(GYRE_CANCELLED, GYRE_EFFECT_UNKNOWN);
 	case GYRE__OP_NO_REASON:
+	case GYRE__OP_CUT:
 		break;
 	}
 	return gyre__verdict_make(GYRE_OK, GYRE_EFFECT_UNKNOWN);
@@ -95,24 +81,33 @@ static void put(struct gyre__ring *ring, struct gyre__op *op)
 }
 
 /*
- * Within a chain, -ECANCELED after an op that did not fully succeed is the
- * kernel passing over the rest: never started, so no effect. verdicts[] has
- * been used as the ops came in, for those whose own end was asked for.
+ * What the chain's op at index came to. -ECANCELED after one that failed, or
+ * with nobody having asked for it, is the kernel passing over the rest of a
+ * chain that broke: never started, so no effect.
  */
+static gyre__verdict chained_verdict(gyre__verdict verdict, int32_t res, bool first, bool broken)
+{
+	if (first || res != -ECANCELED || gyre__verdict_status(verdict) == GYRE_WORKER_DEAD)
+		return verdict;
+	return broken || gyre__verdict_status(verdict) == GYRE_OK ?
+	       gyre__verdict_make(GYRE_CANCELLED, GYRE_EFFECT_NONE) : verdict;
+}
+
+/* verdicts[] has been kept as the ops came in, each for itself. */
 void gyre__ring_finish_chain(struct gyre__ring *ring, struct gyre__op *first)
 {
 	struct gyre__batch *batch = first->batch;
 	uint32_t len = gyre__op_more(&ring->table, first)->chain_len;
 	uint32_t index = first->index, i;
+	bool broken = false;
 
 	put(ring, first);
 	for (i = index; i < index + len; i++) {
 		struct gyre__result result = batch->results[i];
-		gyre__verdict verdict = batch->verdicts[i];
+		gyre__verdict verdict = chained_verdict(batch->verdicts[i], result.res, i == index,
+							broken);
 
-		if (!verdict && result.res == -ECANCELED)
-			verdict = gyre__verdict_make(GYRE_CANCELLED, i == index ?
-						     GYRE_EFFECT_UNKNOWN : GYRE_EFFECT_NONE);
+		broken |= result.res < 0;
 		batch->verdicts[i] = 0;
 		gyre__batch_record(ring, batch, i, result, verdict);
 	}
@@ -137,9 +132,8 @@ static void complete_chained(struct gyre__ring *ring, struct gyre__op *op)
 	struct gyre__op_more *more = gyre__op_more(&ring->table, first);
 	struct gyre__batch *batch = op->batch;
 
+	batch->verdicts[op->index] = verdict_of(op);	/* before the result: a cut one has another */
 	batch->results[op->index] = (struct gyre__result){ op->res, op->cqe_flags };
-	if (op->reason)
-		batch->verdicts[op->index] = verdict_of(op);
 	if (op != first)
 		put(ring, op);
 	if (--more->chain_left == 0)

@@ -9,8 +9,7 @@
 
 #define BIT(state) (1u << GYRE__OP_##state)
 
-/* From each state, the states that may follow. */
-static const uint8_t op_edges[GYRE__OP_STATES] = {
+const uint8_t gyre__op_edges[GYRE__OP_STATES] = {
 	[GYRE__OP_FREE] = BIT(FLYING),
 	[GYRE__OP_FLYING] = BIT(ASKED) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
 	[GYRE__OP_ASKED] = BIT(CANCELLING) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
@@ -30,12 +29,6 @@ static const char *const op_state_names[GYRE__OP_STATES] = {
 	[GYRE__OP_LEFT] = "left at its time-out",
 	[GYRE__OP_DONE] = "done",
 };
-
-void gyre__op_set_state(struct gyre__op *op, enum gyre__op_state to)
-{
-	GYRE_ASSERT(op_edges[op->state] & (1u << to));
-	op->state = (uint8_t)to;
-}
 
 const char *gyre__op_state_name(enum gyre__op_state state)
 {
@@ -79,50 +72,4 @@ void gyre__op_table_close(struct gyre__op_table *table)
 	gyre__sys->munmap(table->ops, table->size * sizeof(struct gyre__op));
 	gyre__sys->munmap(table->more, table->size * sizeof(struct gyre__op_more));
 	table->ops = NULL;
-}
-
-struct gyre__op *gyre__op_get(struct gyre__op_table *table, bool library)
-{
-	struct gyre__op *op;
-
-	if (table->free != GYRE__NO_SLOT) {
-		op = &table->ops[table->free];
-		table->free = op->next;
-	} else {
-		GYRE_ASSERT(table->used < table->size);
-		op = &table->ops[table->used++];
-	}
-	table->live++;
-	table->live_library += library;
-	gyre__op_set_state(op, GYRE__OP_FLYING);
-	op->generation++;
-	op->reason = GYRE__OP_NO_REASON;
-	op->late_file = false;
-	op->timer = GYRE__NO_SLOT;
-	op->chain = GYRE__NO_SLOT;
-	return op;
-}
-
-void gyre__op_put(struct gyre__op_table *table, struct gyre__op *op, bool library)
-{
-	GYRE_ASSERT(op->timer == GYRE__NO_SLOT);
-	gyre__op_set_state(op, GYRE__OP_FREE);
-	op->batch = NULL;
-	op->next = table->free;
-	table->free = gyre__op_slot(table, op);
-	table->live--;
-	table->live_library -= library;
-}
-
-struct gyre__op *gyre__op_find(const struct gyre__op_table *table, uint64_t user_data)
-{
-	uint32_t slot = (uint32_t)user_data;
-	struct gyre__op *op;
-
-	if (slot >= table->used)
-		return NULL;
-	op = &table->ops[slot];
-	if (op->state == GYRE__OP_FREE || op->generation != (uint32_t)(user_data >> 32))
-		return NULL;
-	return op;
 }

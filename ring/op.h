@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "batch.h"
+#include "sys.h"
 
 struct gyre__ring;
 struct gyre__op;
@@ -33,7 +34,8 @@ enum gyre__op_state {
 enum gyre__op_reason {
 	GYRE__OP_NO_REASON = 0,
 	GYRE__OP_TIMED_OUT,
-	GYRE__OP_CANCELLED
+	GYRE__OP_CANCELLED,
+	GYRE__OP_CUT		/* the kernel took its chain in part: a NOP went in its place */
 };
 
 /* Owner thread. What the op's final CQE leads to; the op is freed after it. */
@@ -99,11 +101,15 @@ static inline uint32_t gyre__op_table_library_room(const struct gyre__op_table *
 	return table->reserved - table->live_library;
 }
 
-/* A FLYING op; there must be room. */
-struct gyre__op *gyre__op_get(struct gyre__op_table *table, bool library);
-void gyre__op_put(struct gyre__op_table *table, struct gyre__op *op, bool library);
+/* From each state, a bit for every state that may follow. */
+extern const uint8_t gyre__op_edges[GYRE__OP_STATES];
 
-void gyre__op_set_state(struct gyre__op *op, enum gyre__op_state to);
+static inline void gyre__op_set_state(struct gyre__op *op, enum gyre__op_state to)
+{
+	GYRE_ASSERT(gyre__op_edges[op->state] & (1u << to));
+	op->state = (uint8_t)to;
+}
+
 const char *gyre__op_state_name(enum gyre__op_state state);
 
 static inline uint32_t gyre__op_slot(const struct gyre__op_table *table, const struct gyre__op *op)
@@ -117,8 +123,53 @@ static inline uint64_t gyre__op_user_data(const struct gyre__op_table *table,
 	return (uint64_t)op->generation << 32 | gyre__op_slot(table, op);
 }
 
+/* A FLYING op; there must be room. */
+static inline struct gyre__op *gyre__op_get(struct gyre__op_table *table, bool library)
+{
+	struct gyre__op *op;
+
+	if (gyre__likely(table->free != GYRE__NO_SLOT)) {
+		op = &table->ops[table->free];
+		table->free = op->next;
+	} else {
+		GYRE_ASSERT(table->used < table->size);
+		op = &table->ops[table->used++];
+	}
+	table->live++;
+	table->live_library += library;
+	gyre__op_set_state(op, GYRE__OP_FLYING);
+	op->generation++;
+	op->reason = GYRE__OP_NO_REASON;
+	op->timer = GYRE__NO_SLOT;
+	op->chain = GYRE__NO_SLOT;
+	return op;
+}
+
+static inline void gyre__op_put(struct gyre__op_table *table, struct gyre__op *op, bool library)
+{
+	GYRE_ASSERT(op->timer == GYRE__NO_SLOT);
+	gyre__op_set_state(op, GYRE__OP_FREE);
+	op->batch = NULL;
+	op->next = table->free;
+	table->free = gyre__op_slot(table, op);
+	table->live--;
+	table->live_library -= library;
+}
+
 /* The op that a CQE or a cancel means; NULL: none any more. */
-struct gyre__op *gyre__op_find(const struct gyre__op_table *table, uint64_t user_data);
+static inline struct gyre__op *gyre__op_find(const struct gyre__op_table *table, uint64_t user_data)
+{
+	uint32_t slot = (uint32_t)user_data;
+	struct gyre__op *op;
+
+	if (gyre__unlikely(slot >= table->used))
+		return NULL;
+	op = &table->ops[slot];
+	if (gyre__unlikely(op->state == GYRE__OP_FREE ||
+			   op->generation != (uint32_t)(user_data >> 32)))
+		return NULL;
+	return op;
+}
 
 static inline struct gyre__op_more *gyre__op_more(const struct gyre__op_table *table,
 						  const struct gyre__op *op)

@@ -21,13 +21,13 @@ static void reply_give(struct gyre__waiter *waiter, struct gyre__batch *batch,
 	int eventfd = reply->eventfd;
 
 	reply->odd = batch->odd;
-	if (gyre__unlikely(gyre__load(&reply->word, acquire) & ASLEEP))
-		reply->replied_ns = gyre__sys->now_ns();
 	/* Release: results and verdicts. Pairs with the acquire in reply_is_there(). */
-	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP)
+	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP) {
+		reply->replied_ns = gyre__sys->now_ns();
 		gyre__ring_wake_later(ring, eventfd);
-	else
+	} else {
 		gyre__count(&ring->counters.replies_spun, 1);
+	}
 }
 
 static bool reply_is_there(struct gyre__reply *reply)

@@ -41,9 +41,9 @@ static const unsigned setup_flags[] = {
  * -ENOMEM is tried again for a while: what closed rings held is given back by
  * the kernel up to a quarter of a second late.
  */
-static int setup_patiently(const struct gyre__ring_config *config, unsigned flags,
-			   struct io_uring_params *params)
+static int setup_patiently(struct gyre__ring *ring, unsigned flags, struct io_uring_params *params)
 {
+	const struct gyre__ring_config *config = &ring->config;
 	uint64_t give_up_ns = 0;
 	int fd;
 
@@ -52,7 +52,11 @@ static int setup_patiently(const struct gyre__ring_config *config, unsigned flag
 		params->flags = flags | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
 		params->cq_entries = config->inflight_max > config->entries ?
 				     config->inflight_max : config->entries;
+		gyre__fork_hold();
 		fd = gyre__sys->uring_setup(config->entries, params);
+		if (fd >= 0)
+			ring->uring.ring_fd = fd;
+		gyre__fork_release();
 		if (fd != -ENOMEM)
 			return fd;
 		if (give_up_ns == 0)
@@ -69,10 +73,9 @@ static int ring_setup(struct gyre__ring *ring, struct io_uring_params *params)
 	int fd = -EINVAL;
 
 	for (step = 0; step < SETUP_STEPS && fd == -EINVAL; step++)
-		fd = setup_patiently(&ring->config, setup_flags[step], params);
+		fd = setup_patiently(ring, setup_flags[step], params);
 	if (fd < 0)
 		return fd;
-	ring->uring.ring_fd = fd;
 	ring->uring.flags = params->flags;
 	ring->uring.features = params->features;
 	ring->features.setup_flags = params->flags;
@@ -158,7 +161,7 @@ void gyre__ring_unmap(struct gyre__ring *ring)
  * so end of file at our end proves that nobody writes to anybody's buffer any
  * more: the one proof there is, once completions cannot be trusted.
  */
-static int ring_make_tomb(struct gyre__ring *ring)
+static int ring_bury_pipe(struct gyre__ring *ring)
 {
 	int ends[2];
 	int rc = gyre__sys->pipe(ends);
@@ -173,6 +176,16 @@ static int ring_make_tomb(struct gyre__ring *ring)
 	}
 	ring->tomb_fd = ends[0];
 	return 0;
+}
+
+static int ring_make_tomb(struct gyre__ring *ring)
+{
+	int rc;
+
+	gyre__fork_hold();	/* a child with the writing end would keep us waiting for its end */
+	rc = ring_bury_pipe(ring);
+	gyre__fork_release();
+	return rc;
 }
 
 static int ring_open_kernel_side(struct gyre__ring *ring, const char **ret_step)
@@ -209,14 +222,19 @@ int gyre__ring_open(struct gyre__ring *ring, const struct gyre__ring_config *con
 	ring->config = *config;
 	ring->uring.ring_fd = ring->uring.enter_ring_fd = -1;
 	ring->wake_fd = ring->tomb_fd = -1;
+	ring->fork_guard.fds[0] = &ring->uring.ring_fd;
+	ring->fork_guard.fds[1] = &ring->wake_fd;
+	ring->fork_guard.fds[2] = &ring->tomb_fd;
 	ring->drain_deadline_ns = GYRE__NEVER;
 	ring->cpus = gyre__sys->cpu_count();
 	ring->window = 1;
-	ring->poke.flags = GYRE__BATCH_CONTROL | GYRE__BATCH_LIBRARY;
-	ring->poke.control = gyre__ring_look_for_cancels;
 	gyre__op_list_init(&ring->completed);
 	gyre__pace_init(&ring->pace, config->spin_ns);
 
+	*ret_step = "pthread_atfork";
+	rc = gyre__fork_guard_add(&ring->fork_guard);
+	if (rc < 0)
+		return rc;
 	*ret_step = "mmap";
 	rc = gyre__op_table_open(&ring->table, config->inflight_max, GYRE__RING_RESERVED);
 	if (rc == 0)
@@ -235,24 +253,18 @@ int gyre__ring_enable(struct gyre__ring *ring)
 	return gyre__sys->uring_register(ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
-static void close_if_open(int *fd)
+void gyre__ring_let_go(struct gyre__ring *ring)
 {
-	if (*fd >= 0)
-		gyre__sys->close(*fd);
-	*fd = -1;
+	gyre__ring_unmap(ring);
+	gyre__fork_guard_close(&ring->uring.ring_fd);
+	gyre__fork_guard_close(&ring->tomb_fd);
 }
 
 void gyre__ring_close(struct gyre__ring *ring)
 {
-	gyre__ring_unmap(ring);
-	close_if_open(&ring->uring.ring_fd);
-	close_if_open(&ring->wake_fd);
-	close_if_open(&ring->tomb_fd);
-	gyre__ring_forget(ring);
-}
-
-void gyre__ring_forget(struct gyre__ring *ring)
-{
+	gyre__ring_let_go(ring);
+	gyre__fork_guard_close(&ring->wake_fd);
+	gyre__fork_guard_remove(&ring->fork_guard);
 	gyre__timers_close(&ring->timers);
 	gyre__op_table_close(&ring->table);
 	gyre__buffers_done(&ring->buffers);

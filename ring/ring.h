@@ -17,6 +17,7 @@
 #include "atomic.h"
 #include "batch.h"
 #include "buffers.h"
+#include "fork.h"
 #include "inbox.h"
 #include "op.h"
 #include "probe.h"
@@ -70,11 +71,13 @@ struct gyre__ring {
 	struct io_uring uring GYRE__OWN_LINE;	/* filled by us, for liburing's inline half */
 	uint32_t sq_tail;			/* SQEs filled; the kernel's tail follows at the submit */
 	bool sealed;				/* the seal was seen */
+	bool poke_taken;			/* see gyre__ring_take_inbox() */
 	bool wake_armed;			/* a read of wake_fd is in flight */
 	enum gyre__ring_phase phase;
 	uint64_t owner;				/* its thread_id */
 	uint64_t now_ns;			/* coarse: the last look at the clock */
 	uint64_t arrivals;			/* batches taken so far */
+	uint64_t answered;			/* ops answered so far */
 	uint32_t window, window_batches, window_callers;	/* see note_caller() */
 	uint32_t wake_op;			/* the slot of that read */
 	int dying;				/* a fatal errno was seen: the turn ends in gyre__ring_die() */
@@ -92,6 +95,7 @@ struct gyre__ring {
 
 	int wake_fd;				/* written by who pushes onto a sleeping inbox */
 	uint64_t wake_value;			/* the kernel reads it in here */
+	struct gyre__fork_guard fork_guard;
 	int tomb_fd;				/* end of file here: the kernel has let go of everything */
 	struct gyre__features features;
 	struct gyre__ring_config config;
@@ -112,11 +116,15 @@ int gyre__ring_open(struct gyre__ring *ring, const struct gyre__ring_config *con
 /* Makes the calling thread the owner. */
 int gyre__ring_enable(struct gyre__ring *ring);
 
-/* Frees a ring that has ended, has died, or was never enabled. */
-void gyre__ring_close(struct gyre__ring *ring);
+/*
+ * Gives back the kernel's side of a ring that has ended, has died, or was never
+ * enabled. What other threads may still touch stays: a late pusher may be about
+ * to write wake_fd, which must not be somebody else's by then.
+ */
+void gyre__ring_let_go(struct gyre__ring *ring);
 
-/* In a forked child: memory only; descriptors and mappings are the parent's. */
-void gyre__ring_forget(struct gyre__ring *ring);
+/* The same, and all the rest; no other thread is near it any more. */
+void gyre__ring_close(struct gyre__ring *ring);
 
 /* What a ring of this size locks, in bytes. */
 size_t gyre__ring_memlock(const struct gyre__ring_config *config);
@@ -169,10 +177,6 @@ static inline bool gyre__ring_finished(const struct gyre__ring *ring)
 
 /* A sleeper whose reply is given: its eventfd is written before the turn ends. */
 void gyre__ring_wake_later(struct gyre__ring *ring, int eventfd);
-
-/* An answer for one op of a batch, and the batch's reply after the last. */
-void gyre__ring_answer(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t index,
-		       struct gyre__result result, gyre__verdict verdict);
 
 /* Of the library's own: asks for op's end, now. reason: what -ECANCELED will mean. */
 void gyre__ring_ask_end(struct gyre__ring *ring, struct gyre__op *op, enum gyre__op_reason reason);

@@ -139,6 +139,31 @@ static bool flags_within(unsigned flags, unsigned allowed)
 	return !(flags & ~allowed);
 }
 
+/* Who reads the wake-up or closes the ring hurts everybody on it. */
+static bool is_ours(const struct gyre__ring *ring, int fd)
+{
+	return fd >= 0 && (fd == ring->wake_fd || fd == ring->uring.ring_fd || fd == ring->tomb_fd);
+}
+
+/* Not every opcode has a descriptor in sqe->fd: here it is a domain, a process, flags or nothing. */
+static bool names_descriptor(uint8_t opcode)
+{
+	switch (opcode) {
+	case 0:		/* NOP */
+	case 11:	/* TIMEOUT */
+	case 25:	/* MADVISE */
+	case 45:	/* SOCKET */
+	case 50:	/* WAITID */
+	case 51:	/* FUTEX_WAIT */
+	case 52:	/* FUTEX_WAKE */
+	case 53:	/* FUTEX_WAITV */
+	case 62:	/* PIPE */
+		return false;
+	default:
+		return true;
+	}
+}
+
 static enum gyre__refusal refuse_unless(bool fine, enum gyre__refusal refusal)
 {
 	return gyre__likely(fine) ? GYRE__ACCEPTED : refusal;
@@ -167,7 +192,7 @@ static enum gyre__refusal check_zero_copy(const struct gyre__ring *ring,
 
 static enum gyre__refusal check_splice(const struct gyre__ring *ring, const struct io_uring_sqe *sqe)
 {
-	if (sqe->splice_fd_in == ring->wake_fd || sqe->splice_fd_in == ring->uring.ring_fd)
+	if (is_ours(ring, sqe->splice_fd_in))
 		return GYRE__REFUSED_DESCRIPTOR;
 	return refuse_unless(sqe->ioprio == 0 && !(sqe->splice_flags & SPLICE_FIXED_IN),
 			     GYRE__REFUSED_OP_FLAGS);
@@ -227,9 +252,7 @@ enum gyre__refusal gyre__sanitize(const struct gyre__ring *ring, const struct io
 		return GYRE__REFUSED_OPCODE;
 	if (gyre__unlikely(!gyre__features_has(&ring->features, sqe->opcode)))
 		return GYRE__REFUSED_UNSUPPORTED;
-	if (gyre__unlikely(sqe->fd >= 0 && row->rule != NOP &&
-			   (sqe->fd == ring->wake_fd || sqe->fd == ring->uring.ring_fd ||
-			    sqe->fd == ring->tomb_fd)))
+	if (gyre__unlikely(is_ours(ring, sqe->fd) && names_descriptor(sqe->opcode)))
 		return GYRE__REFUSED_DESCRIPTOR;
 	return check_rule(ring, sqe, row->rule);
 }

@@ -91,14 +91,12 @@ void gyre__timer_arm(struct gyre__timers *timers, struct gyre__op_table *table,
 	}
 }
 
-void gyre__timer_disarm(struct gyre__timers *timers, struct gyre__op_table *table,
+void gyre__timer_remove(struct gyre__timers *timers, struct gyre__op_table *table,
 			struct gyre__op *op)
 {
 	uint32_t at = op->timer;
 	struct gyre__timer last;
 
-	if (at == GYRE__NO_SLOT)
-		return;
 	op->timer = GYRE__NO_SLOT;
 	last = timers->heap[--timers->count];
 	if (at < timers->count)

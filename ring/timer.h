@@ -26,8 +26,16 @@ void gyre__timers_close(struct gyre__timers *timers);
 /* Sets op's timer, or moves it. */
 void gyre__timer_arm(struct gyre__timers *timers, struct gyre__op_table *table,
 		     struct gyre__op *op, uint64_t deadline_ns);
-void gyre__timer_disarm(struct gyre__timers *timers, struct gyre__op_table *table,
+void gyre__timer_remove(struct gyre__timers *timers, struct gyre__op_table *table,
 			struct gyre__op *op);
+
+/* Takes op's timer back, if it has one. */
+static inline void gyre__timer_disarm(struct gyre__timers *timers, struct gyre__op_table *table,
+				      struct gyre__op *op)
+{
+	if (gyre__unlikely(op->timer != GYRE__NO_SLOT))
+		gyre__timer_remove(timers, table, op);
+}
 
 /* When the next one is due; GYRE__NEVER. */
 static inline uint64_t gyre__timers_next(const struct gyre__timers *timers)

@@ -45,12 +45,16 @@ static void run_control(struct gyre__ring *ring, struct gyre__batch *batch)
 {
 	if (!batch->control(ring, batch))
 		gyre__batch_queue_push(&ring->held, batch);
-	else if (batch->waiter)
+	else
 		batch->waiter->done(batch->waiter, batch, ring);
 }
 
 static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
 {
+	if (batch == &ring->poke) {
+		ring->poke_taken = true;
+		return;
+	}
 	batch->arrival = ++ring->arrivals;
 	batch->next_deadline_ns = 0;
 	batch->started = 0;
@@ -68,7 +72,7 @@ static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
 	gyre__batch_queue_push(&ring->waiting, batch);
 }
 
-void gyre__ring_take_inbox(struct gyre__ring *ring)
+static void take_list(struct gyre__ring *ring)
 {
 	struct gyre__batch *batch = gyre__inbox_take(&ring->inbox, &ring->sealed);
 
@@ -77,6 +81,22 @@ void gyre__ring_take_inbox(struct gyre__ring *ring)
 
 		take_batch(ring, batch);
 		batch = next;
+	}
+}
+
+/*
+ * A poke is about an op that was pushed before somebody asked for the poke. He
+ * may have found it asked for already: so first it is cleared, then the inbox
+ * is taken again, and only then are the tickets looked at.
+ */
+void gyre__ring_take_inbox(struct gyre__ring *ring)
+{
+	take_list(ring);
+	while (gyre__unlikely(ring->poke_taken)) {
+		ring->poke_taken = false;
+		gyre__exchange(&ring->poked, 0, acq_rel);
+		take_list(ring);
+		gyre__ring_look_for_cancels(ring);
 	}
 }
 
@@ -142,6 +162,33 @@ static void back_off(struct gyre__ring *ring)
 }
 
 /*
+ * The kernel stopped in the middle of a chain, for want of memory: it has ended
+ * the chain there, and would run the rest as a new one, in no order. The rest
+ * goes in as NOPs instead, and is answered as what it is: cancelled, no effect.
+ */
+static void cut_chain(struct gyre__ring *ring, uint32_t head)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+	struct gyre__op *op = gyre__op_find(&ring->table, sq->sqes[head & sq->ring_mask].user_data);
+	uint32_t chain = op->chain;
+
+	if (chain == GYRE__NO_SLOT || chain == gyre__op_slot(&ring->table, op))
+		return;
+	for (; head != ring->sq_tail; head++) {
+		struct io_uring_sqe *sqe = &sq->sqes[head & sq->ring_mask];
+		uint64_t user_data = sqe->user_data;
+
+		op = gyre__op_find(&ring->table, user_data);
+		if (op->chain != chain)
+			break;
+		memset(sqe, 0, sizeof(*sqe));
+		io_uring_prep_nop(sqe);
+		sqe->user_data = user_data;
+		op->reason = GYRE__OP_CUT;
+	}
+}
+
+/*
  * Enters the kernel with all that is filled. An SQE is in flight from here on,
  * whatever comes back: how far the kernel got is told by its head alone.
  */
@@ -149,6 +196,7 @@ static void enter(struct gyre__ring *ring, unsigned min_complete, struct io_urin
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
 	unsigned flags = 0;
+	uint32_t head;
 	int rc;
 
 	gyre__store_shared(sq->ktail, ring->sq_tail);
@@ -161,6 +209,9 @@ static void enter(struct gyre__ring *ring, unsigned min_complete, struct io_urin
 	rc = gyre__sys->uring_enter(ring->uring.ring_fd, ring->sq_tail - gyre__load_shared(sq->khead),
 				    min_complete, flags, arg, arg ? sizeof(*arg) : 0);
 	gyre__count(&ring->counters.enters, 1);
+	head = gyre__load_shared(sq->khead);
+	if (gyre__unlikely(head != ring->sq_tail))
+		cut_chain(ring, head);
 	if (gyre__likely(rc >= 0) || rc == -ETIME || rc == -EINTR)
 		ring->busy_ns = 0;
 	else if (rc == -EAGAIN || rc == -EBUSY || rc == -ENOMEM)
@@ -290,13 +341,14 @@ static bool nothing_is_left(const struct gyre__ring *ring)
 /* Answers what came between the last look and the end, and lets nothing in after it. */
 static void end(struct gyre__ring *ring)
 {
-	struct gyre__batch *batch = gyre__inbox_end(&ring->inbox);
+	struct gyre__batch *batch;
 
-	ring->phase = GYRE__RING_ENDED;
+	ring->phase = GYRE__RING_ENDED;		/* before the end: who finds that, may read this */
+	batch = gyre__inbox_end(&ring->inbox);
 	while (batch) {
 		struct gyre__batch *next = batch->next;
 
-		take_batch(ring, batch);	/* sealed long since: controls only */
+		take_batch(ring, batch);	/* sealed long since: controls, or a poke for nobody */
 		batch = next;
 	}
 	GYRE_ASSERT(nothing_is_left(ring) && ring->table.live == 0);
@@ -344,13 +396,11 @@ static bool run_deadlines(struct gyre__ring *ring)
 	return did;
 }
 
-static void publish(struct gyre__ring *ring)
+/* For crews to choose by; read by every caller, so written only when it changes. */
+static void note_overload(struct gyre__ring *ring)
 {
-	uint64_t inflight = ring->table.live - ring->table.live_library;
 	uint32_t overloaded = ring->waiting.head && gyre__op_table_room(&ring->table) == 0;
 
-	if (gyre__load(&ring->counters.inflight, relaxed) != inflight)
-		gyre__store(&ring->counters.inflight, inflight, relaxed);
 	if (gyre__load(&ring->overloaded, relaxed) != overloaded)
 		gyre__store(&ring->overloaded, overloaded, relaxed);
 }
@@ -376,7 +426,8 @@ bool gyre__ring_turn(struct gyre__ring *ring)
 		did |= gyre__ring_run_held(ring);
 	if (gyre__unlikely(ring->sealed) && !ring->dying)
 		did |= wind_down(ring);
-	publish(ring);
+	gyre__ring_publish(ring);
+	note_overload(ring);
 	gyre__ring_flush_wakes(ring);
 	if (gyre__unlikely(ring->dying)) {
 		gyre__ring_die(ring, ring->dying);
@@ -432,7 +483,7 @@ static void go_to_sleep(struct gyre__ring *ring)
 	ring->now_ns = fell_asleep_ns;
 	if (!arm_wake(ring))
 		return;
-	if (!gyre__inbox_sleep(&ring->inbox, nothing_is_left(ring)))
+	if (!gyre__inbox_sleep(&ring->inbox, ring->sealed, nothing_is_left(ring)))
 		return;
 	sleep_until(ring, gyre__ring_next_deadline(ring));
 	ring->now_ns = gyre__sys->now_ns();

@@ -31,10 +31,43 @@ struct gyre__op *gyre__ring_start_library(struct gyre__ring *ring, gyre_prep_fn 
 /* finish.c: what an op of a caller's comes to at its final CQE. */
 void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op);
 
+/* What others may read of the owner's own counts. */
+static inline void gyre__ring_publish(struct gyre__ring *ring)
+{
+	gyre__store(&ring->counters.ops_completed, ring->answered, relaxed);
+	gyre__store(&ring->counters.inflight, ring->table.live - ring->table.live_library, relaxed);
+}
+
+/* The part of gyre__batch_record() that most ops do not need. */
+void gyre__batch_record_odd(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t index,
+			    int32_t res, gyre__verdict verdict);
+
 /* Notes one op's answer without the reply; gyre__batch_settle() gives it once all are there. */
-void gyre__batch_record(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t index,
-			struct gyre__result result, gyre__verdict verdict);
-void gyre__batch_settle(struct gyre__ring *ring, struct gyre__batch *batch);
+static inline void gyre__batch_record(struct gyre__ring *ring, struct gyre__batch *batch,
+				      uint32_t index, struct gyre__result result,
+				      gyre__verdict verdict)
+{
+	GYRE_ASSERT(batch->answered < batch->count);
+	if (batch->count == 1) {	/* on the reply's own line, which is written anyway */
+		batch->results[0] = result;
+	} else {
+		gyre__set_if_changed(batch->results[index].res, result.res);
+		gyre__set_if_changed(batch->results[index].cqe_flags, result.cqe_flags);
+	}
+	if (gyre__unlikely(verdict || result.res < 0))
+		gyre__batch_record_odd(ring, batch, index, result.res, verdict);
+	batch->answered++;
+	ring->answered++;
+}
+
+static inline void gyre__batch_settle(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	if (batch->answered < batch->count)
+		return;
+	/* First the figures: who has his answer finds it counted. */
+	gyre__ring_publish(ring);
+	batch->waiter->done(batch->waiter, batch, ring);
+}
 
 /* An op of batch that was not started, and will not be: answered, and passed over when its turn comes. */
 void gyre__batch_record_unstarted(struct gyre__ring *ring, struct gyre__batch *batch,
@@ -58,8 +91,8 @@ void gyre__ring_expire_waiting(struct gyre__ring *ring, uint64_t now_ns);
 void gyre__ring_cancel_waiting(struct gyre__ring *ring);
 void gyre__ring_refuse_nowait(struct gyre__ring *ring);
 void gyre__ring_drop_waiting(struct gyre__ring *ring, enum gyre_status status);
-/* The control behind gyre__ring_poke(). */
-bool gyre__ring_look_for_cancels(struct gyre__ring *ring, struct gyre__batch *poke);
+/* Whose ticket says that its end was asked for? */
+void gyre__ring_look_for_cancels(struct gyre__ring *ring);
 /* Everything that is in flight is asked to end. */
 void gyre__ring_cancel_all(struct gyre__ring *ring);
 

@@ -325,8 +325,7 @@ TEST(ops_that_a_dying_worker_never_submitted_had_no_effect)
 
 	test_crew_start(&crew, 8, wait_for_the_end, &victims);
 	await(test_stat(victims.rt, inflight) == 3 && test_stat(victims.rt, queued) == 5);
-	gyre__fault_set_on("gyre-0", GYRE__FAULT_uring_enter, 0, GYRE__FAULT_FOREVER, -EBADR);
-	gyre_op_cancel(victims.rt, &victims.ops[0]);	/* so that it enters */
+	kill_worker(victims.rt, 0, -EBADR);
 	test_crew_join(&crew);
 	for (i = 0; i < 8; i++) {
 		none += victims.ops[i].effect == GYRE_EFFECT_NONE;

@@ -46,7 +46,7 @@ TEST(only_the_first_push_over_a_sleeper_owes_the_wake_up)
 	struct gyre__batch *batches = batches_get(2);
 	bool sealed;
 
-	expect(gyre__inbox_sleep(&inbox, true));
+	expect(gyre__inbox_sleep(&inbox, false, true));
 	expect(gyre__inbox_has(&inbox, false));
 	expect_eq(gyre__inbox_push(&inbox, &batches[0]), GYRE__PUSHED_ASLEEP);
 	expect_eq(gyre__inbox_push(&inbox, &batches[1]), GYRE__PUSHED);
@@ -61,9 +61,9 @@ TEST(owner_does_not_sleep_over_what_has_come)
 	bool sealed;
 
 	gyre__inbox_push(&inbox, batch);
-	expect(!gyre__inbox_sleep(&inbox, false));
+	expect(!gyre__inbox_sleep(&inbox, false, false));
 	gyre__inbox_take(&inbox, &sealed);
-	expect(gyre__inbox_sleep(&inbox, false));
+	expect(gyre__inbox_sleep(&inbox, false, false));
 	gyre__free(batch);
 }
 
@@ -73,7 +73,7 @@ TEST(sleep_ends_with_the_next_take)
 	struct gyre__batch *batch = batches_get(1);
 	bool sealed;
 
-	expect(gyre__inbox_sleep(&inbox, true));
+	expect(gyre__inbox_sleep(&inbox, false, true));
 	expect(!gyre__inbox_take(&inbox, &sealed));
 	expect_eq(gyre__inbox_push(&inbox, batch), GYRE__PUSHED);
 	gyre__free(batch);
@@ -113,12 +113,12 @@ TEST(sealing_a_sleeper_owes_it_one_wake_up)
 	struct gyre__inbox inbox = { 0 };
 	bool sealed;
 
-	expect(gyre__inbox_sleep(&inbox, true));
+	expect(gyre__inbox_sleep(&inbox, false, true));
 	expect(gyre__inbox_seal(&inbox));
 	expect(!gyre__inbox_seal(&inbox));
 	gyre__inbox_take(&inbox, &sealed);
 	expect(sealed);
-	expect(gyre__inbox_sleep(&inbox, true));	/* it drains, and may sleep meanwhile */
+	expect(gyre__inbox_sleep(&inbox, true, true));	/* it drains, and may sleep meanwhile */
 }
 
 TEST(control_over_a_sealed_sleeper_owes_the_wake_up)
@@ -127,7 +127,8 @@ TEST(control_over_a_sealed_sleeper_owes_the_wake_up)
 	struct gyre__batch *batch = batches_get(1);
 
 	gyre__inbox_seal(&inbox);
-	expect(gyre__inbox_sleep(&inbox, false));
+	expect(!gyre__inbox_sleep(&inbox, false, false));	/* a seal that it has not seen */
+	expect(gyre__inbox_sleep(&inbox, true, false));
 	expect_eq(gyre__inbox_push_control(&inbox, batch), GYRE__PUSHED_ASLEEP);
 	gyre__free(batch);
 }
@@ -208,7 +209,7 @@ static void own(struct race *race)
 			continue;
 		if (race->taken >= race->seal_after)
 			gyre__inbox_seal(&race->inbox);
-		if (!gyre__inbox_sleep(&race->inbox, true))
+		if (!gyre__inbox_sleep(&race->inbox, false, true))
 			continue;
 		while (!atomic_load(&race->awake) &&
 		       race->taken + atomic_load(&race->refused) < all)

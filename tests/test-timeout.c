@@ -562,6 +562,46 @@ TEST(cancel_that_races_the_beginning_of_its_op_is_never_lost)
 	silence_close(&silence);
 }
 
+struct huge {
+	struct gyre *rt;
+	struct gyre_op *ops;
+	unsigned count;
+};
+
+static void *call_huge(void *arg)
+{
+	struct huge *huge = arg;
+
+	gyre_callv(huge->rt, huge->ops, huge->count);
+	return NULL;
+}
+
+/* The same with a call that takes its time to begin: its first op is long under way by then. */
+TEST(cancel_while_its_batch_is_still_being_sent_is_never_lost)
+{
+	struct huge huge = { .count = 100000 };
+	struct silence silence;
+	unsigned round, i;
+
+	silence_open(&silence, 1, 0);
+	huge.rt = silence.rt;
+	huge.ops = calloc(huge.count, sizeof(*huge.ops));
+	expect(huge.ops);
+	for (i = 1; i < huge.count; i++)
+		huge.ops[i] = test_op(prep_nop, NULL);
+	huge.ops[0] = silence.ops[0];
+	for (round = 0; round < 10; round++) {
+		expect_eq(pthread_create(&silence.caller, NULL, call_huge, &huge), 0);
+		while (gyre_op_cancel(silence.rt, &huge.ops[0]) == GYRE_NOT_FOUND)
+			;
+		pthread_join(silence.caller, NULL);
+		expect_eq(huge.ops[0].status, GYRE_CANCELLED);
+		expect_op(&huge.ops[1], GYRE_OK, 0, GYRE_EFFECT_DONE);
+	}
+	free(huge.ops);
+	silence_close(&silence);
+}
+
 TEST(cancel_that_races_the_reply_tells_the_truth)
 {
 	uint64_t random = test_seed();

@@ -235,7 +235,8 @@ struct bench_run {
 	double in_caller, awake;	/* the engine's own counts, or NAN */
 	pthread_mutex_t lock;		/* of what follows */
 	pthread_cond_t cond;
-	unsigned arrived;
+	unsigned arrived;		/* callers at the gate, or past it */
+	unsigned left;			/* callers that are done */
 	char fault[512];		/* the first thing that went wrong; empty: nothing did */
 };
 

@@ -23,6 +23,8 @@
 /* A paced caller looks so often whether it is time to leave. */
 #define NAP_MAX_NS		UINT64_C(50000000)
 #define CHECKED_OPS_MAX		64u
+/* No operation takes so long: one that does has been lost. */
+#define LEAVE_PATIENCE_NS	UINT64_C(30000000000)
 
 /*
  * A run that failed may have left memory to the kernel, and the program ends
@@ -161,6 +163,10 @@ static void *caller_main(void *arg)
 		caller_loop(caller);
 	if (joined && engine->leave)
 		engine->leave(caller);
+	pthread_mutex_lock(&run->lock);
+	run->left++;
+	pthread_cond_broadcast(&run->cond);
+	pthread_mutex_unlock(&run->lock);
 	return NULL;
 }
 
@@ -268,13 +274,32 @@ static void run_start_callers(struct bench_run *run)
 	}
 }
 
-static void run_join_callers(struct bench_run *run)
+/*
+ * False, after a fault, when some are still in their calls: then nothing that
+ * they use may be taken from under them, and all that is left is to say so.
+ */
+static bool run_join_callers(struct bench_run *run)
 {
-	unsigned i;
+	struct timespec ts = bench_timespec(bench_now_ns() + LEAVE_PATIENCE_NS);
+	unsigned i, started = 0, left;
+	int rc = 0;
 
 	for (i = 0; i < run->caller_count; i++)
-		if (run->callers[i]->started)
-			pthread_join(run->callers[i]->thread, NULL);
+		started += run->callers[i]->started;
+	pthread_mutex_lock(&run->lock);
+	while (run->left < started && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&run->cond, &run->lock, &ts);
+	left = run->left;
+	pthread_mutex_unlock(&run->lock);
+	if (left < started) {
+		bench_fault(run, "%s: %u of %u callers still wait for a reply after %u s",
+			    run->engine->name, started - left, started,
+			    (unsigned)(LEAVE_PATIENCE_NS / BENCH_NS_PER_S));
+		return false;
+	}
+	for (i = 0; i < started; i++)
+		pthread_join(run->callers[i]->thread, NULL);
+	return true;
 }
 
 /* ------------------------------------------------------------- measure -- */
@@ -449,7 +474,8 @@ static void run_callers(struct bench_run *run, bench_tick_fn *tick, void *arg,
 	run_start_callers(run);
 	if (run_wait_callers(run))
 		run_measure(run, tick, arg, &start, &end);
-	run_join_callers(run);
+	if (!run_join_callers(run))
+		return;
 	if (run->fault[0] == '\0')
 		run_check(run);
 	if (run->engine->close)

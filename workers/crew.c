@@ -95,25 +95,18 @@ void gyre__crew_stop(struct gyre__crew *crew, uint64_t drain_ns)
 	for (i = 0; i < crew->count; i++)
 		gyre__worker_join(crew->worker[i]);
 	for (i = 0; i < crew->count; i++)
-		gyre__ring_close(&crew->worker[i]->ring);
+		gyre__ring_let_go(&crew->worker[i]->ring);
 }
 
 void gyre__crew_free(struct gyre__crew *crew)
 {
 	unsigned i;
 
-	for (i = 0; i < crew->count; i++)
+	for (i = 0; i < crew->count; i++) {
+		gyre__ring_close(&crew->worker[i]->ring);
 		gyre__free(crew->worker[i]);
+	}
 	gyre__free(crew);
-}
-
-void gyre__crew_forget(struct gyre__crew *crew)
-{
-	unsigned i;
-
-	for (i = 0; i < crew->count; i++)
-		gyre__ring_forget(&crew->worker[i]->ring);
-	gyre__crew_free(crew);
 }
 
 static bool fit(struct gyre__worker *worker, bool relieved)
@@ -122,25 +115,19 @@ static bool fit(struct gyre__worker *worker, bool relieved)
 	       (!relieved || !gyre__load(&worker->ring.overloaded, relaxed));
 }
 
-struct gyre__worker *gyre__crew_choose(struct gyre__crew *crew, unsigned *sticky)
+/* First one that has room, then any that lives; from *sticky on, so that callers spread. */
+struct gyre__worker *gyre__crew_choose_other(struct gyre__crew *crew, unsigned *sticky)
 {
+	int relieved;
 	unsigned i, step;
 
-	if (gyre__likely(fit(crew->worker[*sticky], true)))
-		return crew->worker[*sticky];
-	for (step = 1; step < crew->count; step++) {
-		i = (*sticky + step) % crew->count;
-		if (fit(crew->worker[i], true)) {
-			*sticky = i;
-			return crew->worker[i];
+	for (relieved = 1; relieved >= 0; relieved--)
+		for (step = 0; step < crew->count; step++) {
+			i = (*sticky + step) % crew->count;
+			if (fit(crew->worker[i], relieved)) {
+				*sticky = i;
+				return crew->worker[i];
+			}
 		}
-	}
-	for (step = 0; step < crew->count; step++) {
-		i = (*sticky + step) % crew->count;
-		if (fit(crew->worker[i], false)) {
-			*sticky = i;
-			return crew->worker[i];
-		}
-	}
 	return NULL;
 }

@@ -35,11 +35,8 @@ int gyre__crew_start(const struct gyre__crew_config *config, const char **ret_st
 /* Seals all inboxes, lets the workers finish for drain_ns, cancels the rest, joins them. */
 void gyre__crew_stop(struct gyre__crew *crew, uint64_t drain_ns);
 
-/* Frees a crew that was stopped. */
+/* Frees a crew that was stopped; in a forked child, any. */
 void gyre__crew_free(struct gyre__crew *crew);
-
-/* In a forked child: memory only. */
-void gyre__crew_forget(struct gyre__crew *crew);
 
 /* A first worker for a caller; it stays with it. */
 static inline unsigned gyre__crew_greet(struct gyre__crew *crew)
@@ -51,6 +48,16 @@ static inline unsigned gyre__crew_greet(struct gyre__crew *crew)
  * The worker for a call: *sticky, unless that one is dead, or has more than it
  * can hold while another has not. *sticky follows. NULL: all are dead.
  */
-struct gyre__worker *gyre__crew_choose(struct gyre__crew *crew, unsigned *sticky);
+struct gyre__worker *gyre__crew_choose_other(struct gyre__crew *crew, unsigned *sticky);
+
+static inline struct gyre__worker *gyre__crew_choose(struct gyre__crew *crew, unsigned *sticky)
+{
+	struct gyre__worker *worker = crew->worker[*sticky];
+
+	if (gyre__likely(!gyre__worker_is_dead(worker) &&
+			 !gyre__load(&worker->ring.overloaded, relaxed)))
+		return worker;
+	return gyre__crew_choose_other(crew, sticky);
+}
 
 #endif

@@ -63,7 +63,7 @@
  * call has left. Once it returns, rt is gone, and no call may use it.
  *
  * FORK. In the child of fork() the parent's runtimes have no workers: every
- * call answers GYRE_CLOSED, or -ESHUTDOWN; gyre_close() has nothing to do there,
+ * call answers GYRE_CLOSED, or -ESHUTDOWN, gyre_close() too, which does nothing,
  * and gyre_free() releases the child's memory and descriptors without a trace
  * in the parent.
  *
@@ -470,7 +470,8 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
  * thread, any number of times, several at once: each returns when the runtime
  * is closed. rt stays valid until gyre_free(). NULL: GYRE_OK.
  *
- * GYRE_OK: closed, by this call or an earlier one, or a forked child's.
+ * GYRE_OK: closed, by this call or an earlier one.
+ * GYRE_CLOSED: in a forked child, whose parent's runtime it is.
  * GYRE_WOULD_DEADLOCK: in a prep callback, where nothing is done.
  * GYRE_NO_MEMORY: the thread's first call, and no memory; nothing is done.
  *
