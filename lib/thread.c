@@ -165,7 +165,7 @@ bool gyre__thread_make_arrays(struct gyre__thread *self, uint32_t count)
 		return true;
 	while (max < count)
 		max *= 2;
-	arrays = gyre__sys->alloc(max * each, GYRE__CACHE_LINE);
+	arrays = gyre__sys->alloc(max * each, 2 * GYRE__CACHE_LINE);
 	if (!arrays)
 		return false;
 	gyre__free(self->arrays);

@@ -60,7 +60,7 @@ struct gyre__op {
 	uint64_t since_ns;		/* coarse: when its turn began */
 	uint32_t timer;			/* its place in the heap, or GYRE__NO_SLOT */
 	uint32_t chain;			/* index of its chain's first op in the batch, or GYRE__NO_SLOT */
-} GYRE__OWN_LINE;
+} __attribute__((__aligned__(GYRE__CACHE_LINE)));
 
 _Static_assert(sizeof(struct gyre__op) == GYRE__CACHE_LINE, "one op, one cache line");
 

@@ -43,6 +43,7 @@ int gyre__reply_init(struct gyre__reply *reply)
 		return fd;
 	reply->eventfd = fd;
 	reply->waiter.done = reply_give;
+	reply->waiter.line = reply;
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "sanitize.h"
 #include "sys.h"
 #include "turn.h"
 
@@ -205,6 +206,7 @@ static int ring_open_kernel_side(struct gyre__ring *ring, const char **ret_step)
 	rc = gyre__probe_opcodes(ring->uring.ring_fd, &ring->features);
 	if (rc < 0)
 		return rc;
+	gyre__sanitize_prepare(ring);
 	*ret_step = "eventfd";
 	ring->wake_fd = gyre__sys->eventfd();
 	if (ring->wake_fd < 0)

@@ -236,7 +236,23 @@ static enum gyre__refusal check_rule(const struct gyre__ring *ring, const struct
 	return GYRE__REFUSED_OPCODE;
 }
 
-enum gyre__refusal gyre__sanitize(const struct gyre__ring *ring, const struct io_uring_sqe *sqe)
+/* Rules that zeros in ioprio and in the opcode's flags satisfy, whatever the other fields hold. */
+static bool zeros_will_do(enum rule rule)
+{
+	return rule == PLAIN || rule == PRIORITY || rule == NOP || rule == SOCKET;
+}
+
+void gyre__sanitize_prepare(struct gyre__ring *ring)
+{
+	unsigned i;
+
+	for (i = 0; i < ROW_COUNT; i++)
+		ring->harmless[i] = zeros_will_do(rows[i].rule) &&
+				    gyre__features_has(&ring->features, (uint8_t)i);
+}
+
+enum gyre__refusal gyre__sanitize_fully(const struct gyre__ring *ring,
+					const struct io_uring_sqe *sqe)
 {
 	const struct row *row;
 

@@ -30,6 +30,7 @@ struct gyre__spin {
 	uint32_t skip;			/* of which so many are left */
 };
 
+#define GYRE__SPIN_TURNS_A_YIELD	512
 #define GYRE__SPIN_YIELDS	40	/* a crowded wait gives up after so many */
 
 void gyre__pace_init(struct gyre__pace *pace, uint64_t spin_ns);
@@ -70,6 +71,9 @@ static inline bool gyre__spin_once(struct gyre__spinning *spinning, const struct
 	/* The clock costs as much as a pause: look at it now and then. */
 	if (++spinning->turns % 32 != 0)
 		return true;
+	/* Whoever is waited for may be waiting for this very CPU. */
+	if (spinning->turns % GYRE__SPIN_TURNS_A_YIELD == 0)
+		gyre__sys->yield();
 	if (spinning->until_ns == 0)
 		spinning->until_ns = gyre__deadline(gyre__sys->now_ns(), spinning->budget_ns);
 	return gyre__sys->now_ns() < spinning->until_ns;

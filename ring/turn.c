@@ -450,7 +450,7 @@ static bool spin(struct gyre__ring *ring, uint64_t budget_ns)
 
 	do {
 		/* For writing: the take is a compare-and-swap, and comes next. */
-		__builtin_prefetch(&ring->inbox.word, 1);
+		gyre__prefetch_for_write(&ring->inbox.word);
 		if (something_came(ring))
 			return true;
 	} while (gyre__spin_once(&spinning, &ring->pace));

@@ -9,6 +9,9 @@
 
 #include "ring.h"
 
+/* So many answers before a batch's last, the line of its reply is fetched. */
+#define GYRE__FETCH_AHEAD	8
+
 /* In a result of a chain's op whose final CQE is outstanding. */
 #define GYRE__CHAIN_PENDING	INT32_MIN
 
@@ -53,6 +56,8 @@ static inline void gyre__batch_record(struct gyre__ring *ring, struct gyre__batc
 	} else {
 		gyre__set_if_changed(batch->results[index].res, result.res);
 		gyre__set_if_changed(batch->results[index].cqe_flags, result.cqe_flags);
+		if (batch->count - batch->answered == GYRE__FETCH_AHEAD)
+			gyre__prefetch_for_write(batch->waiter->line);
 	}
 	if (gyre__unlikely(verdict || result.res < 0))
 		gyre__batch_record_odd(ring, batch, index, result.res, verdict);

@@ -20,6 +20,7 @@ struct gyre__waiter {
 	 */
 	void (*done)(struct gyre__waiter *waiter, struct gyre__batch *batch,
 		     struct gyre__ring *ring);
+	void *line;	/* that done() is going to write: fetched ahead of it */
 };
 
 #endif

@@ -32,6 +32,7 @@ struct shared {
 	atomic_int finished;
 	atomic_int skipped;
 	char sentence[512];
+	char row[256];		/* which row of a table; "" for none */
 	char notes[8192];
 	atomic_size_t notes_len;
 };
@@ -40,7 +41,6 @@ static struct test *first_test, **last_test = &first_test;
 static struct test *current;
 static struct shared *shared;
 static uint64_t seed;
-static char row[256];		/* which row of a table; "" for none */
 
 /* A thread that a test starts in a child forked off many threads is the test's own business. */
 const char *__tsan_default_options(void);
@@ -77,8 +77,8 @@ void test_fail_at(const char *file, int line, const char *format, ...)
 	int len = 0;
 	va_list args;
 
-	if (row[0])
-		len = snprintf(text, sizeof(text), "[%s] ", row);
+	if (shared->row[0])
+		len = snprintf(text, sizeof(text), "[%s] ", shared->row);
 	va_start(args, format);
 	vsnprintf(text + len, sizeof(text) - (size_t)len, format, args);
 	va_end(args);
@@ -95,7 +95,7 @@ void test_row(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(row, sizeof(row), format, args);
+	vsnprintf(shared->row, sizeof(shared->row), format, args);
 	va_end(args);
 }
 
@@ -217,10 +217,10 @@ static void run_current(void)
 	mallopt(M_ARENA_MAX, 1);
 	/* The first thread brings things with it that stay: a sanitizer's own. */
 	join_thread(run_nothing);
-	row[0] = '\0';
+	shared->row[0] = '\0';
 	leak = leak_before();
 	join_thread(run_body);
-	row[0] = '\0';
+	shared->row[0] = '\0';
 	leaks = leak_after(leak, report, sizeof(report));
 	if (leaks && !atomic_load(&shared->skipped))
 		test_fail("%u leaked: %s", leaks, report);
@@ -262,6 +262,7 @@ static void reset_shared(void)
 {
 	atomic_store(&shared->finished, 0);
 	atomic_store(&shared->skipped, 0);
+	shared->row[0] = '\0';
 	memset(shared->notes, 0, sizeof(shared->notes));
 	atomic_store(&shared->notes_len, 0);
 }
@@ -275,6 +276,8 @@ static bool report(unsigned number, SRunner *runner)
 
 	if (failed)
 		print_comment(results[0] ? tr_msg(results[0]) : "it did not run");
+	if (failed && shared->row[0])
+		print_comment(shared->row);
 	if (cut_off)
 		print_comment("the test's process ended before the test did");
 	if (shared->notes[0])

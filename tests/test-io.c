@@ -340,6 +340,7 @@ static ssize_t do_close(struct gyre *rt, const struct arguments *a)
 
 	if (a->fd >= 0 && fd < 0)
 		fd = a->fd;
+	errno = 4711;
 	return rt ? gyre_close_fd(rt, fd) : plain(close(fd));
 }
 
@@ -535,19 +536,31 @@ static void run_case(struct gyre *rt, unsigned s, const struct row *row, struct 
 	subject_close(&subject);
 }
 
-/* A device without an end would write all over us. */
-static bool would_overflow(unsigned s, const struct row *row)
+/*
+ * A device without an end would write all over us. And an epoll descriptor has
+ * no read at all, but can be polled: the ring waits for it to become readable,
+ * and only then finds out.
+ */
+static bool cannot_be_tried(unsigned s, const struct row *row, bool ring)
 {
+	bool moves = row->fn != do_fsync && row->fn != do_fdatasync && row->fn != do_fallocate &&
+		     row->fn != do_statx && row->fn != do_openat && row->fn != do_close;
+
+	if (ring && moves && subjects[s].make == an_epoll)
+		return true;
 	return row->len > BUF_LEN &&
 	       (subjects[s].make == dev_zero || subjects[s].make == dev_full);
 }
 
-/* What differs first, in words; NULL: nothing does. */
-static const char *difference(const struct outcome *got, const struct outcome *want)
+/*
+ * What differs first, in words; NULL: nothing does. Where several arguments are
+ * wrong, the ring may look at another one first: any refusal will do there.
+ */
+static const char *difference(const struct outcome *got, const struct outcome *want, bool ring)
 {
 	static char text[80];
 
-	if (got->result != want->result) {
+	if (got->result != want->result && !(ring && got->result < 0 && want->result < 0)) {
 		snprintf(text, sizeof(text), "answers %zd, the system call %zd", got->result,
 			 want->result);
 		return text;
@@ -568,34 +581,48 @@ static const char *difference(const struct outcome *got, const struct outcome *w
 	return NULL;
 }
 
-static void compare_everything(const char *route)
+/* What differs on one kind of descriptor; NULL: nothing does. */
+static const char *compare(struct gyre *rt, bool ring, unsigned s, const struct row *row)
 {
-	struct gyre *rt = open_with_route(route);
-	unsigned s, r, cases = 0, differences = 0;
 	struct outcome want, got;
 
-	for (s = 0; s < sizeof(subjects) / sizeof(subjects[0]); s++)
-		for (r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+	/* The plain call may raise SIGPIPE; the library's may not. */
+	signal(SIGPIPE, SIG_IGN);
+	run_case(NULL, s, row, &want);
+	signal(SIGPIPE, SIG_DFL);
+	run_case(rt, s, row, &got);
+	return difference(&got, &want, ring);
+}
+
+/* One line for each row that differs anywhere, and the test fails in the end. */
+static void compare_everything(const char *route)
+{
+	const unsigned count = sizeof(subjects) / sizeof(subjects[0]);
+	const bool ring = strcmp(route, "ring") == 0;
+	struct gyre *rt = open_with_route(route);
+	unsigned s, r, rows_that_differ = 0;
+
+	for (r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+		char first[160] = "";
+		unsigned differ = 0;
+
+		for (s = 0; s < count; s++) {
 			const char *differs;
 
-			if (would_overflow(s, &rows[r]))
-				continue;
 			test_row("%s on %s by %s", rows[r].what, subjects[s].name, route);
-			/* The plain call may raise SIGPIPE; the library's may not. */
-			signal(SIGPIPE, SIG_IGN);
-			run_case(NULL, s, &rows[r], &want);
-			signal(SIGPIPE, SIG_DFL);
-			run_case(rt, s, &rows[r], &got);
-			cases++;
-			differs = difference(&got, &want);
-			if (differs && differences++ < 20)
-				test_note("%s on %s by %s %s", rows[r].what, subjects[s].name, route,
-					  differs);
+			differs = cannot_be_tried(s, &rows[r], ring) ?
+				  NULL : compare(rt, ring, s, &rows[r]);
+			if (differs && differ++ == 0)
+				snprintf(first, sizeof(first), "%s %s", subjects[s].name, differs);
 		}
+		if (differ)
+			test_note("%s by %s differs on %u descriptors, %s", rows[r].what, route,
+				  differ, first);
+		rows_that_differ += differ > 0;
+	}
 	gyre_free(rt);
 	test_row("%s", route);
-	if (differences)
-		test_fail("%u of %u calls differ from the system call", differences, cases);
+	expect_eq(rows_that_differ, 0);
 }
 
 TEST(every_call_on_every_descriptor_answers_as_the_system_call_does_by_the_caller)

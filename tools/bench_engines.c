@@ -119,6 +119,13 @@ out_free:
 	return status;
 }
 
+/* The text names the function, the reason and a hint. */
+static int gyre_fault(struct bench_run *run, enum gyre_status status)
+{
+	return bench_fault(run, "%s: %s: %s", run->engine->name, gyre_status_name(status),
+			   gyre_last_error());
+}
+
 static int gyre_start(struct bench_run *run, const char *route)
 {
 	struct gyre_options options = GYRE_OPTIONS_INIT;
@@ -129,8 +136,7 @@ static int gyre_start(struct bench_run *run, const char *route)
 	options.spin_ns = run->kase->spin_ns;
 	status = open_routed(&options, route, &rt);
 	if (status != GYRE_OK)
-		return bench_fault(run, "%s: gyre_open: %s: %s", run->engine->name,
-				   gyre_status_name(status), gyre_last_error());
+		return gyre_fault(run, status);
 	run->state = rt;
 	return 0;
 }
@@ -189,10 +195,16 @@ static void gyre_leave_vector(struct bench_caller *caller)
 	free(caller->state);
 }
 
-static int gyre_fault(struct bench_caller *caller, const char *call, enum gyre_status status)
+/*
+ * A result has come: into op only if it is a bad one, as the worker has op's
+ * line to read for the next prep, and writing it would take that away.
+ */
+static bool gyre_res_good(struct bench_op *op, int32_t res)
 {
-	return bench_fault(caller->run, "%s: %s: %s: %s", caller->run->engine->name, call,
-			   gyre_status_name(status), gyre_last_error());
+	if (res == (int32_t)op->len)
+		return true;
+	op->res = res;
+	return false;
 }
 
 static int gyre_step_vector(struct bench_caller *caller)
@@ -205,13 +217,11 @@ static int gyre_step_vector(struct bench_caller *caller)
 		bench_op_next(caller, &caller->ops[i]);
 	status = gyre_callv(caller->run->state, vector, caller->op_count);
 	if (status != GYRE_OK)
-		return gyre_fault(caller, "gyre_callv", status);
+		return gyre_fault(caller->run, status);
 	for (i = 0; i < caller->op_count; i++) {
-		caller->ops[i].res = vector[i].res;
-		if (vector[i].status != GYRE_OK)
-			return gyre_fault(caller, "an operation of gyre_callv", vector[i].status);
-		if (!bench_op_good(&caller->ops[i]))
-			return bench_op_fault(caller, &caller->ops[i]);
+		if (gyre_res_good(&caller->ops[i], vector[i].res))
+			continue;
+		return bench_op_fault(caller, &caller->ops[i]);
 	}
 	return 0;
 }
@@ -221,27 +231,27 @@ static int gyre_step_one(struct bench_caller *caller)
 	struct gyre *rt = caller->run->state;
 	struct bench_op *op = caller->ops;
 	enum gyre_status status;
+	int res = 0;
 
 	bench_op_next(caller, op);
 	switch (op->kind) {
 	case BENCH_OP_NOP:
-		status = gyre_call(rt, gyre_prep, op, &op->res);
+		status = gyre_call(rt, gyre_prep, op, &res);
 		if (status != GYRE_OK)
-			return gyre_fault(caller, "gyre_call", status);
+			return gyre_fault(caller->run, status);
 		break;
 	case BENCH_OP_READ:
-		op->res = (int32_t)gyre_pread(rt, op->fd, op->buf, op->len, (off_t)op->offset);
+		res = (int32_t)gyre_pread(rt, op->fd, op->buf, op->len, (off_t)op->offset);
 		break;
 	case BENCH_OP_WRITE:
-		op->res = (int32_t)gyre_pwrite(rt, op->fd, op->buf, op->len, (off_t)op->offset);
+		res = (int32_t)gyre_pwrite(rt, op->fd, op->buf, op->len, (off_t)op->offset);
 		break;
 	}
-	if (bench_op_good(op))
+	if (gyre_res_good(op, res))
 		return 0;
 	/* The same -EIO may be a device's or a dead worker's: only gyre can tell. */
-	if (op->res < 0 && gyre_last_status() != GYRE_OK)
-		return gyre_fault(caller, op->kind == BENCH_OP_READ ? "gyre_pread" : "gyre_pwrite",
-				  gyre_last_status());
+	if (res < 0 && gyre_last_status() != GYRE_OK)
+		return gyre_fault(caller->run, gyre_last_status());
 	return bench_op_fault(caller, op);
 }
 
