@@ -35,16 +35,17 @@ static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct g
 					     struct gyre__worker *worker)
 {
 	enum gyre_status status;
+	bool woken;
 
 	gyre__reply_expect(&self->reply);
-	status = gyre__ring_send(&worker->ring, &self->batch);
+	status = gyre__ring_send(&worker->ring, &self->batch, &woken);
 	if (gyre__unlikely(status != GYRE_OK)) {
 		gyre__reply_forget(&self->reply);
 		return status;
 	}
 	if (self->batch.ops)
 		issue_tickets(rt, worker, &self->batch);
-	gyre__reply_wait(&self->reply, &worker->ring.pace);
+	gyre__reply_wait(&self->reply, &worker->ring.pace, woken);
 	return GYRE_OK;
 }
 
@@ -200,7 +201,7 @@ bool gyre__bridge_control(struct gyre__thread *self, struct gyre__worker *worker
 		gyre__reply_forget(&self->reply);
 		return false;
 	}
-	gyre__reply_wait(&self->reply, &worker->ring.pace);
+	gyre__reply_wait(&self->reply, &worker->ring.pace, false);
 	return true;
 }
 

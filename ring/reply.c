@@ -89,9 +89,9 @@ static void reply_sleep(struct gyre__reply *reply, struct gyre__pace *pace)
 	gyre__spin_slept_ns(&reply->spin, pace, now_ns - fell_asleep_ns);
 }
 
-void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace)
+void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool cold)
 {
-	uint64_t budget_ns = gyre__spin_budget(&reply->spin, pace);
+	uint64_t budget_ns = gyre__spin_budget(&reply->spin, pace, cold);
 
 	if (budget_ns) {
 		if (gyre__likely(reply_spin(reply, pace, budget_ns))) {

@@ -49,7 +49,7 @@ static inline void gyre__reply_forget(struct gyre__reply *reply)
 	reply->expected--;
 }
 
-/* Caller: until the reply is there. */
-void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace);
+/* Caller: until the reply is there. cold: the push had to wake the worker. */
+void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool cold);
 
 #endif

@@ -293,17 +293,16 @@ static void ring_wake(struct gyre__ring *ring)
 	gyre__sys->eventfd_write(ring->wake_fd);
 }
 
-enum gyre_status gyre__ring_send(struct gyre__ring *ring, struct gyre__batch *batch)
+enum gyre_status gyre__ring_send(struct gyre__ring *ring, struct gyre__batch *batch,
+				 bool *ret_woken)
 {
-	switch (gyre__inbox_push(&ring->inbox, batch)) {
-	case GYRE__PUSHED:
-		return GYRE_OK;
-	case GYRE__PUSHED_ASLEEP:
+	enum gyre__pushed pushed = gyre__inbox_push(&ring->inbox, batch);
+
+	*ret_woken = pushed == GYRE__PUSHED_ASLEEP;
+	if (*ret_woken)
 		ring_wake(ring);
+	if (gyre__likely(pushed != GYRE__PUSH_SEALED))
 		return GYRE_OK;
-	case GYRE__PUSH_SEALED:
-		break;
-	}
 	/* Acquire: pairs with the release in gyre__ring_die(), before its seal. */
 	return gyre__load(&ring->dead, acquire) ? GYRE_WORKER_DEAD : GYRE_CLOSED;
 }

@@ -144,8 +144,12 @@ static inline void gyre__ring_assert_owner(const struct gyre__ring *ring)
 
 /* ---------------------------------------------------- from other threads -- */
 
-/* Sends a batch of calls. GYRE_OK, GYRE_CLOSED or GYRE_WORKER_DEAD: then it was not sent. */
-enum gyre_status gyre__ring_send(struct gyre__ring *ring, struct gyre__batch *batch);
+/*
+ * Sends a batch of calls. GYRE_OK, *ret_woken telling whether the owner had to
+ * be woken; GYRE_CLOSED or GYRE_WORKER_DEAD: then it was not sent.
+ */
+enum gyre_status gyre__ring_send(struct gyre__ring *ring, struct gyre__batch *batch,
+				 bool *ret_woken);
 
 /* Sends a control batch. False: the ring has ended, and there is nothing left to control. */
 bool gyre__ring_control(struct gyre__ring *ring, struct gyre__batch *batch);

@@ -5,6 +5,7 @@
 #define WAKE_NS_MIN		(2 * GYRE__NS_PER_US)
 #define WAKE_NS_MAX		(100 * GYRE__NS_PER_US)
 #define SKIP_MAX		63
+#define COLD_MAX		8
 
 void gyre__pace_init(struct gyre__pace *pace, uint64_t spin_ns)
 {
@@ -35,11 +36,16 @@ static uint64_t spin_worth_ns(const struct gyre__pace *pace)
 	return pace->spin_ns == GYRE_SPIN_NEVER ? 0 : pace->spin_ns;
 }
 
-uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pace)
+uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pace, bool cold)
 {
-	if (pace->spin_ns == GYRE_SPIN_AUTO && spin->skip > 0) {
-		spin->skip--;
-		return 0;
+	spin->cold = cold ? spin->cold + 1 : 0;
+	if (pace->spin_ns == GYRE_SPIN_AUTO) {
+		if (spin->cold > COLD_MAX)
+			return 0;
+		if (spin->skip > 0) {
+			spin->skip--;
+			return 0;
+		}
 	}
 	return spin_worth_ns(pace);
 }

@@ -28,6 +28,7 @@ struct gyre__pace {
 struct gyre__spin {
 	uint32_t skip_max;		/* coming waits to sleep at once, after the next failure */
 	uint32_t skip;			/* of which so many are left */
+	uint32_t cold;			/* waits in a row for somebody who had to be woken first */
 };
 
 #define GYRE__SPIN_TURNS_A_YIELD	512
@@ -38,8 +39,12 @@ void gyre__pace_init(struct gyre__pace *pace, uint64_t spin_ns);
 /* A thread woke up so long after it was told to: learns from it. */
 void gyre__pace_note_wake(struct gyre__pace *pace, uint64_t took_ns);
 
-/* How long a wait may spin now; 0: sleep at once. */
-uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pace);
+/*
+ * How long a wait may spin now; 0: sleep at once. cold: whoever is waited for
+ * slept when it was asked. Once is no reason, often is: calls that are so far
+ * apart are done sooner, and cheaper, where both ends may share one CPU.
+ */
+uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pace, bool cold);
 
 /* What came of the wait that spun for its budget. */
 void gyre__spin_won(struct gyre__spin *spin);

@@ -492,7 +492,7 @@ static void go_to_sleep(struct gyre__ring *ring)
 
 void gyre__ring_wait(struct gyre__ring *ring)
 {
-	uint64_t budget_ns = gyre__spin_budget(&ring->spin, &ring->pace);
+	uint64_t budget_ns = gyre__spin_budget(&ring->spin, &ring->pace, false);
 	uint64_t next_ns;
 
 	gyre__ring_assert_owner(ring);

@@ -44,6 +44,7 @@ struct map_entry {
 	char perms[8];
 	char what[96];
 	int stack;		/* looks like a thread's, which libc keeps for the next */
+	int library;		/* belongs to one, which may stay */
 };
 
 struct leak {
@@ -98,6 +99,7 @@ static struct live live[LIVE_MAX];	/* open addressing, under live_lock */
 static unsigned live_count;
 static unsigned long live_serial;	/* of the latest allocation */
 static struct gyre__sys counting;
+static const struct gyre__sys *counted;	/* what it passes on to */
 
 static unsigned live_home(const void *ptr)
 {
@@ -152,7 +154,7 @@ static void live_remove(void *ptr)
 
 static void *counting_alloc(size_t size, size_t align)
 {
-	void *ptr = gyre__sys_kernel.alloc(size, align);
+	void *ptr = counted->alloc(size, align);
 
 	if (ptr)
 		live_add(ptr, size);
@@ -163,7 +165,7 @@ static void counting_free(void *ptr)
 {
 	if (ptr)
 		live_remove(ptr);
-	gyre__sys_kernel.free(ptr);
+	counted->free(ptr);
 }
 
 static void count_allocations(struct leak *leak)
@@ -174,7 +176,8 @@ static void count_allocations(struct leak *leak)
 	leak->serial = live_serial;
 	if (gyre__sys == &counting)
 		return;		/* a check within a check */
-	counting = *gyre__sys;
+	counted = gyre__sys;
+	counting = *counted;
 	counting.alloc = counting_alloc;
 	counting.free = counting_free;
 	gyre__sys = &counting;
@@ -350,6 +353,17 @@ static unsigned read_maps(struct map_entry *ret)
 	return count;
 }
 
+/* A shared library's own variables lie behind its file, without a name. */
+static void mark_libraries(struct map_entry *maps, unsigned count)
+{
+	unsigned i;
+
+	for (i = 1; i < count; i++)
+		if (maps[i].what[0] == '\0' && maps[i].start == maps[i - 1].end &&
+		    strstr(maps[i - 1].what, ".so"))
+			maps[i].library = 1;
+}
+
 /* A thread's stack: memory of the usual size over its guard, or together with it. */
 static void mark_stacks(struct map_entry *maps, unsigned count)
 {
@@ -371,7 +385,7 @@ static void mark_stacks(struct map_entry *maps, unsigned count)
 
 static int map_is_fine(const struct map_entry *map)
 {
-	return map->stack || strncmp(map->what, "[heap]", 6) == 0 ||
+	return map->stack || map->library || strncmp(map->what, "[heap]", 6) == 0 ||
 	       strncmp(map->what, "[stack", 6) == 0 || strncmp(map->what, "[v", 2) == 0 ||
 	       strstr(map->what, ".so");
 }
@@ -413,6 +427,7 @@ static void compare_maps(const struct leak *leak, struct report *report)
 		return;
 	count = read_maps(now);
 	mark_stacks(now, count);
+	mark_libraries(now, count);
 	for (i = 0; i < count; i++) {
 		unsigned long start = now[i].start, end;
 
