@@ -409,8 +409,10 @@ enum gyre_status gyre_op_cancel(struct gyre *rt, struct gyre_op *op)
 		gyre__runtime_leave(rt);
 		return gyre__fail("gyre_op_cancel", GYRE_INVALID, "op is NULL");
 	}
-	if (!mark_cancelled(rt, op, &worker))
-		status = gyre__fail("gyre_op_cancel", GYRE_NOT_FOUND,
+	if (!mark_cancelled(rt, op, &worker))	/* while it drains, there may be something to cancel */
+		status = gyre__load(&rt->closed, acquire) ?
+			 gyre__fail("gyre_op_cancel", GYRE_CLOSED, "the runtime is closed") :
+			 gyre__fail("gyre_op_cancel", GYRE_NOT_FOUND,
 				    "the op is not under way in this runtime");
 	else
 		gyre__ring_poke(&rt->crew->worker[worker]->ring);

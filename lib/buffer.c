@@ -291,6 +291,7 @@ static enum gyre_status buffer_get(struct gyre__thread *self, struct gyre *rt, s
 			return gyre__fail_system("gyre_buffer_get", rc, "memory for a buffer");
 	}
 	gyre__store(&buffer->row.left, 1, relaxed);
+	gyre__store(&buffer->row.held, 1, release);
 	*ret = buffer;
 	gyre__thread_succeed(self);
 	return GYRE_OK;
@@ -327,6 +328,8 @@ int gyre_buffer_index(const struct gyre_buffer *buffer)
 
 void gyre_buffer_put(struct gyre_buffer *buffer)
 {
-	if (buffer)
-		gyre__buffer_row_unref(&buffer->row);
+	if (!buffer)
+		return;
+	gyre__store(&buffer->row.held, 0, release);
+	gyre__buffer_row_unref(&buffer->row);
 }

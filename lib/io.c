@@ -22,6 +22,7 @@
 #define SECTOR		512
 
 struct io_call {
+	bool trivial;			/* nothing to move, or more than one call can: not for a ring */
 	const char *function;
 	int fd;
 	int flags;
@@ -49,7 +50,7 @@ static ssize_t run(struct gyre__thread *self, struct gyre *rt, const struct io_k
 	struct gyre__home *home = gyre__thread_home(self, rt);
 	ssize_t res = 0;
 
-	if (gyre__likely(rt->route != GYRE__ROUTE_RING)) {
+	if (gyre__likely(rt->route != GYRE__ROUTE_RING) || call->trivial) {
 		gyre__count(&home->calls_in_caller, 1);
 		res = kind->here(call);
 		gyre__thread_succeed(self);
@@ -79,9 +80,14 @@ static inline ssize_t io_call(struct gyre *rt, const struct io_kind *kind, struc
 	return res;
 }
 
+static bool is_trivial(size_t len)
+{
+	return len == 0 || len > RW_COUNT_MAX;
+}
+
 static unsigned sqe_len(const struct io_call *call)
 {
-	return (unsigned)(call->len < RW_COUNT_MAX ? call->len : RW_COUNT_MAX);
+	return (unsigned)call->len;	/* the rest is trivial */
 }
 
 /*
@@ -98,7 +104,14 @@ static int check_offset(const struct io_call *call)
 	rc = gyre__sys->fstat(call->fd, &st);
 	if (rc < 0)
 		return rc;
-	return S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) ? -ESPIPE : 0;
+	/* Pipes, sockets, and the kernel's anonymous files, which are of no type at all. */
+	return S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || (st.st_mode & S_IFMT) == 0 ? -ESPIPE : 0;
+}
+
+/* A hint to poll for completions, which a ring that is made to sleep cannot take. */
+static int without_hints(int rw_flags)
+{
+	return rw_flags & ~RWF_HIPRI;
 }
 
 static int check_vector(const struct io_call *call)
@@ -166,31 +179,32 @@ static ssize_t call_and_wait(struct gyre *rt, const struct io_kind *kind, struct
 
 ssize_t gyre_read(struct gyre *rt, int fd, void *buf, size_t len)
 {
-	struct io_call call = { .function = __func__, .fd = fd, .buf = buf, .len = len, .offset = -1 };
+	struct io_call call = { .trivial = is_trivial(len), .function = __func__, .fd = fd,
+				.buf = buf, .len = len, .offset = -1 };
 
 	return call_and_wait(rt, &kind_read, &call, POLLIN);
 }
 
 ssize_t gyre_write(struct gyre *rt, int fd, const void *buf, size_t len)
 {
-	struct io_call call = { .function = __func__, .fd = fd, .buf = (char *)(uintptr_t)buf,
-				.len = len, .offset = -1 };
+	struct io_call call = { .trivial = is_trivial(len), .function = __func__, .fd = fd,
+				.buf = (char *)(uintptr_t)buf, .len = len, .offset = -1 };
 
 	return call_and_wait(rt, &kind_write, &call, POLLOUT);
 }
 
 ssize_t gyre_pread(struct gyre *rt, int fd, void *buf, size_t len, off_t offset)
 {
-	struct io_call call = { .function = __func__, .fd = fd, .buf = buf, .len = len,
-				.offset = offset };
+	struct io_call call = { .trivial = is_trivial(len), .function = __func__, .fd = fd,
+				.buf = buf, .len = len, .offset = offset };
 
 	return io_call(rt, &kind_pread, &call);
 }
 
 ssize_t gyre_pwrite(struct gyre *rt, int fd, const void *buf, size_t len, off_t offset)
 {
-	struct io_call call = { .function = __func__, .fd = fd, .buf = (char *)(uintptr_t)buf,
-				.len = len, .offset = offset };
+	struct io_call call = { .trivial = is_trivial(len), .function = __func__, .fd = fd,
+				.buf = (char *)(uintptr_t)buf, .len = len, .offset = offset };
 
 	return io_call(rt, &kind_pwrite, &call);
 }
@@ -202,7 +216,7 @@ static void prep_readv(struct io_uring_sqe *sqe, void *arg)
 	const struct io_call *call = arg;
 
 	io_uring_prep_readv2(sqe, call->fd, call->iov, (unsigned)call->iovcnt,
-			     (uint64_t)call->offset, call->flags);
+			     (uint64_t)call->offset, without_hints(call->flags));
 }
 
 static void prep_writev(struct io_uring_sqe *sqe, void *arg)
@@ -210,7 +224,7 @@ static void prep_writev(struct io_uring_sqe *sqe, void *arg)
 	const struct io_call *call = arg;
 
 	io_uring_prep_writev2(sqe, call->fd, call->iov, (unsigned)call->iovcnt,
-			      (uint64_t)call->offset, call->flags);
+			      (uint64_t)call->offset, without_hints(call->flags));
 }
 
 static ssize_t here_preadv2(const struct io_call *call)
@@ -229,7 +243,8 @@ static const struct io_kind kind_pwritev2 = { prep_writev, here_pwritev2, check_
 ssize_t gyre_preadv2(struct gyre *rt, int fd, const struct iovec *iov, int iovcnt, off_t offset,
 		     int flags)
 {
-	struct io_call call = { .function = __func__, .fd = fd, .iov = iov, .iovcnt = iovcnt,
+	struct io_call call = { .trivial = iovcnt == 0, .function = __func__, .fd = fd,
+				.iov = iov, .iovcnt = iovcnt,
 				.offset = offset, .flags = flags };
 
 	return io_call(rt, &kind_preadv2, &call);
@@ -238,7 +253,8 @@ ssize_t gyre_preadv2(struct gyre *rt, int fd, const struct iovec *iov, int iovcn
 ssize_t gyre_pwritev2(struct gyre *rt, int fd, const struct iovec *iov, int iovcnt, off_t offset,
 		      int flags)
 {
-	struct io_call call = { .function = __func__, .fd = fd, .iov = iov, .iovcnt = iovcnt,
+	struct io_call call = { .trivial = iovcnt == 0, .function = __func__, .fd = fd,
+				.iov = iov, .iovcnt = iovcnt,
 				.offset = offset, .flags = flags };
 
 	return io_call(rt, &kind_pwritev2, &call);

@@ -112,7 +112,7 @@ struct gyre__buffer_row *gyre__buffers_find(const struct gyre__ring_buffers *buf
 		uint64_t base = (uintptr_t)row->data;
 
 		if (addr >= base && addr - base <= row->len && len <= row->len - (addr - base))
-			return row;
+			return gyre__load(&row->held, acquire) ? row : NULL;
 	}
 	return NULL;
 }

@@ -24,6 +24,7 @@ struct gyre__buffer_row {
 	char *data;
 	size_t len;
 	int index;			/* -1: not registered */
+	_Atomic uint32_t held;		/* somebody has it: ops may name it */
 	_Atomic uint32_t left;		/* ops that were left with it, and its holder: 1 */
 	/* The last of them is gone; on whichever thread that was. */
 	void (*release)(struct gyre__buffer_row *row);
@@ -41,7 +42,7 @@ int gyre__buffers_add(struct gyre__ring *ring, struct gyre__buffer_row *row, boo
 void gyre__buffers_remove(struct gyre__ring *ring, struct gyre__buffer_row *row);
 void gyre__buffers_done(struct gyre__ring_buffers *buffers);
 
-/* The row that holds all of [addr, addr + len); NULL: none does. */
+/* The row in somebody's hands that holds all of [addr, addr + len); NULL: none does. */
 struct gyre__buffer_row *gyre__buffers_find(const struct gyre__ring_buffers *buffers,
 					    uint64_t addr, uint64_t len);
 

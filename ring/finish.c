@@ -19,6 +19,10 @@ void gyre__batch_record_odd(struct gyre__ring *ring, struct gyre__batch *batch, 
 		batch->odd = true;
 	}
 	switch (gyre__verdict_status(verdict)) {
+	case GYRE_OK:
+		if (res < 0)
+			gyre__count(&counters->ops_failed, 1);
+		break;
 	case GYRE_TIMED_OUT:
 		gyre__count(&counters->ops_timed_out, 1);
 		break;
@@ -26,8 +30,7 @@ void gyre__batch_record_odd(struct gyre__ring *ring, struct gyre__batch *batch, 
 		gyre__count(&counters->ops_cancelled, 1);
 		break;
 	default:
-		if (verdict || res < 0)
-			gyre__count(&counters->ops_failed, 1);
+		break;
 	}
 }
 
@@ -158,6 +161,7 @@ void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op)
 	gyre__verdict verdict = 0;
 	uint32_t index = op->index;
 
+	ring->completed_calls++;
 	if (gyre__unlikely(op->chain != GYRE__NO_SLOT)) {
 		complete_chained(ring, op);
 		return;

@@ -77,7 +77,7 @@ struct gyre__ring {
 	uint64_t owner;				/* its thread_id */
 	uint64_t now_ns;			/* coarse: the last look at the clock */
 	uint64_t arrivals;			/* batches taken so far */
-	uint64_t answered;			/* ops answered so far */
+	uint64_t launched, completed_calls;	/* callers' ops: given to the kernel, and back from it */
 	uint32_t window, window_batches, window_callers;	/* see note_caller() */
 	uint32_t wake_op;			/* the slot of that read */
 	int dying;				/* a fatal errno was seen: the turn ends in gyre__ring_die() */

@@ -109,6 +109,7 @@ static inline struct gyre__op *launch_call(struct gyre__ring *ring, struct gyre_
 
 	op->batch = batch;
 	op->index = index;
+	ring->launched++;
 	return op;
 }
 

@@ -53,13 +53,18 @@ void gyre__free(void *ptr)
 }
 
 /* A raw system call: the result, or a negative errno, and errno as it was. */
-#define raw(...) raw_result(errno, syscall(__VA_ARGS__))
+#define raw(...) \
+	({ \
+		int saved_errno_ = errno; \
+		long result_ = syscall(__VA_ARGS__); \
+\
+		result_ >= 0 ? result_ : raw_failed(saved_errno_); \
+	})
 
-static inline long raw_result(int saved_errno, long result)
+static long raw_failed(int saved_errno)
 {
-	if (result >= 0)
-		return result;
-	result = -errno;
+	long result = -errno;
+
 	errno = saved_errno;
 	return result;
 }
@@ -190,12 +195,26 @@ static ssize_t kernel_read(int fd, void *buf, size_t len)
 	return raw(SYS_read, fd, buf, len);
 }
 
-/*
- * pwritev2() without SIGPIPE where the kernel cannot do that by itself: the
- * signal is blocked, and taken away again if it was this call that raised it.
- */
-static ssize_t pwritev2_sigpipe_blocked(int fd, const struct iovec *iov, int count, off_t offset,
-					int flags)
+/* A write that may raise SIGPIPE: write() where there is no vector, else pwritev2(). */
+struct loud_write {
+	int fd;
+	const void *buf;
+	size_t len;
+	const struct iovec *iov;
+	int count;
+	off_t offset;
+	int flags;
+};
+
+static ssize_t loud_write(const struct loud_write *w)
+{
+	if (!w->iov)
+		return raw(SYS_write, w->fd, w->buf, w->len);
+	return raw(SYS_pwritev2, w->fd, w->iov, (long)w->count, (long)w->offset, 0L, (long)w->flags);
+}
+
+/* Blocks the signal, and takes it away again if it was this write that raised it. */
+static ssize_t write_sigpipe_blocked(const struct loud_write *w)
 {
 	static const struct timespec at_once;
 	sigset_t sigpipe, before, pending;
@@ -206,7 +225,7 @@ static ssize_t pwritev2_sigpipe_blocked(int fd, const struct iovec *iov, int cou
 	sigaddset(&sigpipe, SIGPIPE);
 	pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
 	was_pending = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE);
-	n = raw(SYS_pwritev2, fd, iov, (long)count, (long)offset, 0L, (long)flags);
+	n = loud_write(w);
 	if (n == -EPIPE && !was_pending)
 		raw(SYS_rt_sigtimedwait, &sigpipe, NULL, &at_once, (long)(_NSIG / 8));
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -215,11 +234,12 @@ static ssize_t pwritev2_sigpipe_blocked(int fd, const struct iovec *iov, int cou
 
 static ssize_t kernel_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
+	const struct loud_write w = { fd, NULL, 0, iov, count, offset, flags };
 	static _Atomic int unsupported;
 	ssize_t n;
 
 	/* A signal can only come of what has no offset: pipes and sockets. */
-	if (offset != -1)
+	if (offset != -1 || !iov)
 		return raw(SYS_pwritev2, fd, iov, (long)count, (long)offset, 0L, (long)flags);
 	if (!gyre__load(&unsupported, relaxed)) {
 		n = raw(SYS_pwritev2, fd, iov, (long)count, (long)offset, 0L,
@@ -227,17 +247,21 @@ static ssize_t kernel_pwritev2(int fd, const struct iovec *iov, int count, off_t
 		if (n != -EOPNOTSUPP && n != -EINVAL)
 			return n;
 	}
-	n = pwritev2_sigpipe_blocked(fd, iov, count, offset, flags);
-	/* Not every file that refuses the flag means that the kernel lacks it. */
-	if (n >= 0 && flags == 0 && fcntl(fd, F_GETPIPE_SZ) > 0)
+	n = write_sigpipe_blocked(&w);
+	/* Not every file that refuses the flag means that the kernel lacks it: a pipe does. */
+	if (n >= 0 && flags == 0 && raw(SYS_fcntl, fd, (long)F_GETPIPE_SZ) > 0)
 		gyre__store(&unsupported, 1, relaxed);
 	return n;
 }
 
 static ssize_t kernel_write(int fd, const void *buf, size_t len)
 {
+	const struct loud_write w = { .fd = fd, .buf = buf, .len = len };
 	struct iovec iov = { (void *)(uintptr_t)buf, len };
 
+	/* Nothing, and what no vector can hold, have answers of their own. */
+	if (len == 0 || len > SSIZE_MAX)
+		return write_sigpipe_blocked(&w);
 	return kernel_pwritev2(fd, &iov, 1, -1, 0);
 }
 

@@ -66,7 +66,6 @@ static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
 	}
 	note_caller(ring, batch);
 	gyre__count(&ring->counters.batches, 1);
-	gyre__count(&ring->counters.ops_submitted, batch->count);
 	gyre__count(&ring->counters.queued, batch->count);
 	ring->waiting_timed += !!(batch->flags & GYRE__BATCH_TIMED);
 	gyre__batch_queue_push(&ring->waiting, batch);

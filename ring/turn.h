@@ -37,7 +37,8 @@ void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op);
 /* What others may read of the owner's own counts. */
 static inline void gyre__ring_publish(struct gyre__ring *ring)
 {
-	gyre__store(&ring->counters.ops_completed, ring->answered, relaxed);
+	gyre__store(&ring->counters.ops_submitted, ring->launched, relaxed);
+	gyre__store(&ring->counters.ops_completed, ring->completed_calls, relaxed);
 	gyre__store(&ring->counters.inflight, ring->table.live - ring->table.live_library, relaxed);
 }
 
@@ -62,7 +63,6 @@ static inline void gyre__batch_record(struct gyre__ring *ring, struct gyre__batc
 	if (gyre__unlikely(verdict || result.res < 0))
 		gyre__batch_record_odd(ring, batch, index, result.res, verdict);
 	batch->answered++;
-	ring->answered++;
 }
 
 static inline void gyre__batch_settle(struct gyre__ring *ring, struct gyre__batch *batch)

@@ -22,11 +22,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "leak.h"
 
 #define TIMEOUT_S	(TEST_UNDER_SANITIZER ? 60 : 30)
+#define SLOW_MS		1000	/* told, not judged */
 
 struct shared {
 	atomic_int finished;
@@ -246,6 +248,14 @@ static bool chosen(const struct test *test)
 	return !only || strstr(test->name, only);
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 /* One line: newlines would end the TAP comment. */
 static void print_comment(const char *text)
 {
@@ -267,7 +277,7 @@ static void reset_shared(void)
 	atomic_store(&shared->notes_len, 0);
 }
 
-static bool report(unsigned number, SRunner *runner)
+static bool report(unsigned number, SRunner *runner, unsigned took_ms)
 {
 	TestResult **results = srunner_results(runner);
 	bool failed = srunner_ntests_failed(runner) > 0 || srunner_ntests_run(runner) != 1;
@@ -282,6 +292,8 @@ static bool report(unsigned number, SRunner *runner)
 		print_comment("the test's process ended before the test did");
 	if (shared->notes[0])
 		print_comment(shared->notes);
+	if (took_ms >= SLOW_MS)
+		printf("# took %u ms\n", took_ms);
 	printf("%s %u - %s", failed || cut_off ? "not ok" : "ok", number, current->name);
 	if (skipped)
 		printf(" # SKIP %s", shared->sentence);
@@ -295,6 +307,7 @@ static bool run(struct test *test, unsigned number)
 {
 	Suite *suite = suite_create("gyre");
 	TCase *tcase = tcase_create(test->name);
+	uint64_t started_ms;
 	SRunner *runner;
 	bool passed;
 
@@ -305,8 +318,9 @@ static bool run(struct test *test, unsigned number)
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_set_fork_status(runner, forks() ? CK_FORK : CK_NOFORK);
+	started_ms = now_ms();
 	srunner_run_all(runner, CK_SILENT);
-	passed = report(number, runner);
+	passed = report(number, runner, (unsigned)(now_ms() - started_ms));
 	srunner_free(runner);
 	return passed;
 }

@@ -158,7 +158,7 @@ static void many_callers_read(unsigned callers, unsigned workers, uint64_t spin_
 	struct readers readers = { .rt = test_open(&options), .fd = test_file(65536) };
 	struct gyre_stats stats;
 
-	readers.calls = test_times(8000) / callers + 1;
+	readers.calls = test_times(3000) / callers + 1;
 	test_crew_run(callers, read_everywhere, &readers);
 	stats = test_stats(readers.rt);
 	expect_eq(stats.calls, readers.calls * callers);
@@ -694,7 +694,7 @@ static void break_chains_or_call(void *arg, unsigned number)
 		}
 		return;
 	}
-	for (i = 0; i < test_times(2000) || atomic_load(&neighbours->nops) < 100; i++) {
+	for (i = 0; i < test_times(500) || atomic_load(&neighbours->nops) < 100; i++) {
 		struct gyre_op ops[2] = { test_op(prep_read, &bad), test_op(prep_nop, NULL) };
 
 		ops[0].flags = GYRE_OP_LINK;

@@ -23,6 +23,7 @@ static struct gyre__buffer_row row = {
 	.data = buffer_memory,
 	.len = sizeof(buffer_memory),
 	.index = BUFFER_INDEX,
+	.held = 1,
 };
 static struct gyre__buffer_row *buffer_rows[] = { &row };
 

@@ -885,7 +885,7 @@ struct gyre_stats {
 	uint64_t calls;			/* gyre_call, gyre_callv, and the pread family */
 	uint64_t ops_submitted;		/* handed to the kernel through a ring */
 	uint64_t ops_completed;		/* of those, answered by the kernel */
-	uint64_t ops_failed;		/* of those, answered with a negative res */
+	uint64_t ops_failed;		/* of those, GYRE_OK with a negative res */
 	uint64_t ops_cancelled;		/* ended with GYRE_CANCELLED */
 	uint64_t ops_timed_out;		/* ended with GYRE_TIMED_OUT */
 	uint64_t inflight;		/* gauge: handed to the kernel, not yet answered */
