@@ -17,22 +17,23 @@
 /* -------------------------------------------------------------- travel -- */
 
 /*
- * From now on the ops can be cancelled. After the push: who finds a ticket live
- * and then pokes the ring comes behind the batch, so the owner finds it there.
+ * A ticket is live before its op is pushed, so somebody may have asked for the
+ * op's end, and the owner may have looked for it, too early. Whoever was too
+ * early is seen here, behind the push: then the owner is to look again.
  */
-static void issue_tickets(struct gyre *rt, const struct gyre__worker *worker,
-			  const struct gyre__batch *batch)
+static void poke_if_cancelled(struct gyre__worker *worker, const struct gyre__batch *batch)
 {
-	uint64_t ticket = gyre__ticket_make(rt->id, worker->number);
 	uint32_t i;
 
 	for (i = 0; i < batch->count; i++)
-		gyre__store(gyre__op_ticket(&batch->ops[i]), ticket, release);
+		if (gyre__load(gyre__op_ticket(&batch->ops[i]), relaxed) & GYRE__TICKET_CANCEL) {
+			gyre__ring_poke(&worker->ring);
+			return;
+		}
 }
 
 /* Sends self's batch to worker and waits. GYRE_OK: every op of it was answered. */
-static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct gyre *rt,
-					     struct gyre__worker *worker)
+static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct gyre__worker *worker)
 {
 	enum gyre_status status;
 	bool woken;
@@ -44,7 +45,7 @@ static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct g
 		return status;
 	}
 	if (self->batch.ops)
-		issue_tickets(rt, worker, &self->batch);
+		poke_if_cancelled(worker, &self->batch);
 	gyre__reply_wait(&self->reply, &worker->ring.pace, woken);
 	return GYRE_OK;
 }
@@ -59,7 +60,7 @@ static enum gyre_status travel(struct gyre__thread *self, struct gyre *rt, struc
 
 		if (gyre__unlikely(!worker))
 			return GYRE_WORKER_DEAD;
-		status = send_and_wait(self, rt, worker);
+		status = send_and_wait(self, worker);
 	} while (gyre__unlikely(status == GYRE_WORKER_DEAD));
 	return status;
 }
@@ -160,7 +161,7 @@ ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char
 			  gyre_prep_fn *prep, void *arg, uint64_t timeout_ns)
 {
 	struct gyre__home *home = gyre__thread_home(self, rt);
-	struct gyre_op op = { .timeout_ns = timeout_ns };
+	struct gyre_op op = { .timeout_ns = timeout_ns };	/* nobody else knows it */
 	struct gyre__batch *batch;
 	gyre__verdict verdict;
 	enum gyre_status status = gyre__thread_make_reply(self, function);
@@ -220,7 +221,8 @@ static inline bool op_is_sound(const struct gyre_op *op, uint32_t first_worker, 
  * without a prep, so that there is one place that answers refusals, chains and
  * all. Returns the batch's flags.
  */
-static uint32_t fill_batch(struct gyre__thread *self, struct gyre_op *ops, uint32_t count)
+static uint32_t fill_batch(struct gyre__thread *self, struct gyre_op *ops, uint32_t count,
+			   uint64_t ticket)
 {
 	struct gyre__entry *entries = self->entries;
 	uint32_t seen_flags = 0, i;
@@ -237,6 +239,7 @@ static uint32_t fill_batch(struct gyre__thread *self, struct gyre_op *ops, uint3
 		seen_flags |= op->flags;
 		seen_timeout |= op->timeout_ns;
 		continues = op->flags & GYRE_OP_LINK;
+		gyre__store(gyre__op_ticket(op), ticket, release);
 	}
 	if (continues)	/* to nowhere */
 		entries[count - 1].prep = NULL;
@@ -320,10 +323,12 @@ static enum gyre_status travel_with(struct gyre__thread *self, struct gyre *rt,
 
 		if (!worker)
 			return GYRE_WORKER_DEAD;
-		gyre__set_if_changed(batch->flags, fill_batch(self, ops, count));
+		gyre__set_if_changed(batch->flags,
+				     fill_batch(self, ops, count,
+						gyre__ticket_make(rt->id, worker->number)));
 		if (batch->flags & GYRE__BATCH_TIMED)
 			batch->start_ns = gyre__sys->now_ns();
-		status = send_and_wait(self, rt, worker);
+		status = send_and_wait(self, worker);
 	} while (gyre__unlikely(status == GYRE_WORKER_DEAD) && ops[0].worker == 0);
 	return status;
 }

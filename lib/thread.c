@@ -31,13 +31,15 @@ static void unlock_threads(void)
 /* What a home has counted becomes the runtime's own. Under the lock. */
 static void home_give_up(struct gyre__home *home)
 {
-	if (!home->rt)
+	struct gyre *rt = gyre__load(&home->rt, relaxed);
+
+	if (!rt)
 		return;
-	home->rt->calls += gyre__load(&home->calls, relaxed);
-	home->rt->calls_in_caller += gyre__load(&home->calls_in_caller, relaxed);
+	rt->calls += gyre__load(&home->calls, relaxed);
+	rt->calls_in_caller += gyre__load(&home->calls_in_caller, relaxed);
 	gyre__store(&home->calls, 0, relaxed);
 	gyre__store(&home->calls_in_caller, 0, relaxed);
-	home->rt = NULL;
+	gyre__store(&home->rt, NULL, relaxed);
 }
 
 static void thread_unlink(struct gyre__thread *self)
@@ -192,7 +194,7 @@ static struct gyre__home *move_in(struct gyre__thread *self, struct gyre *rt)
 
 	lock_threads();
 	home_give_up(home);
-	home->rt = rt;
+	gyre__store(&home->rt, rt, relaxed);
 	home->worker = gyre__crew_greet(rt->crew);
 	unlock_threads();
 	return home;
@@ -203,7 +205,7 @@ struct gyre__home *gyre__thread_home(struct gyre__thread *self, struct gyre *rt)
 	unsigned i;
 
 	for (i = 0; i < GYRE__HOMES; i++)
-		if (gyre__likely(self->homes[i].rt == rt))
+		if (gyre__likely(gyre__load(&self->homes[i].rt, relaxed) == rt))
 			return &self->homes[i];
 	return move_in(self, rt);
 }
@@ -243,7 +245,7 @@ void gyre__threads_forget(struct gyre *rt)
 	lock_threads();
 	for (thread = threads; thread; thread = thread->next)
 		for (i = 0; i < GYRE__HOMES; i++)
-			if (thread->homes[i].rt == rt)
+			if (gyre__load(&thread->homes[i].rt, relaxed) == rt)
 				home_give_up(&thread->homes[i]);
 	unlock_threads();
 }
@@ -258,7 +260,7 @@ void gyre__threads_count(struct gyre *rt, uint64_t *calls, uint64_t *calls_in_ca
 	*calls_in_caller = rt->calls_in_caller;
 	for (thread = threads; thread; thread = thread->next)
 		for (i = 0; i < GYRE__HOMES; i++)
-			if (thread->homes[i].rt == rt) {
+			if (gyre__load(&thread->homes[i].rt, relaxed) == rt) {
 				*calls += gyre__load(&thread->homes[i].calls, relaxed);
 				*calls_in_caller += gyre__load(&thread->homes[i].calls_in_caller, relaxed);
 			}

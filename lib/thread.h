@@ -19,7 +19,7 @@ struct gyre__worker;
 
 /* A thread's place in one runtime. Others read the counts under the list's lock. */
 struct gyre__home {
-	struct gyre *rt;		/* NULL: free */
+	_Atomic(struct gyre *) rt;	/* NULL: free; cleared by gyre_free() of another thread */
 	unsigned worker;		/* where its calls go; see gyre__crew_choose() */
 	_Atomic uint64_t calls, calls_in_caller;
 };

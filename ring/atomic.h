@@ -22,9 +22,10 @@
 	atomic_fetch_sub_explicit((ptr), (value), memory_order_##order)
 #define gyre__fetch_or(ptr, value, order) \
 	atomic_fetch_or_explicit((ptr), (value), memory_order_##order)
+/* Where it fails, what was found instead has been acquired. */
 #define gyre__cas(ptr, expected, value, order) \
 	atomic_compare_exchange_strong_explicit((ptr), (expected), (value), \
-						memory_order_##order, memory_order_relaxed)
+						memory_order_##order, memory_order_acquire)
 
 /* One writer, any reader, each value for itself: counters and gauges. */
 #define gyre__count(ptr, n) \

@@ -22,12 +22,10 @@ static void reply_give(struct gyre__waiter *waiter, struct gyre__batch *batch,
 
 	reply->odd = batch->odd;
 	/* Release: results and verdicts. Pairs with the acquire in reply_is_there(). */
-	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP) {
-		reply->replied_ns = gyre__sys->now_ns();
+	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP)
 		gyre__ring_wake_later(ring, eventfd);
-	} else {
+	else
 		gyre__count(&ring->counters.replies_spun, 1);
-	}
 }
 
 static bool reply_is_there(struct gyre__reply *reply)
@@ -71,10 +69,8 @@ static bool reply_spin(struct gyre__reply *reply, const struct gyre__pace *pace,
 static void reply_sleep(struct gyre__reply *reply, struct gyre__pace *pace)
 {
 	uint64_t word = (reply->expected - 1) << 1;
-	uint64_t fell_asleep_ns, now_ns;
+	uint64_t fell_asleep_ns = gyre__sys->now_ns(), now_ns, told_ns;
 
-	reply->replied_ns = 0;
-	fell_asleep_ns = gyre__sys->now_ns();
 	if (!gyre__cas(&reply->word, &word, word | ASLEEP, acq_rel))
 		return;
 	if (gyre__sys->eventfd_read(reply->eventfd) < 0)
@@ -84,8 +80,9 @@ static void reply_sleep(struct gyre__reply *reply, struct gyre__pace *pace)
 	gyre__store(&reply->word, reply->expected << 1, relaxed);
 
 	now_ns = gyre__sys->now_ns();
-	if (reply->replied_ns)
-		gyre__pace_note_wake(pace, now_ns - reply->replied_ns);
+	told_ns = gyre__load(&pace->told_ns, relaxed);
+	if (told_ns > fell_asleep_ns && told_ns <= now_ns)
+		gyre__pace_note_wake(pace, now_ns - told_ns);
 	gyre__spin_slept_ns(&reply->spin, pace, now_ns - fell_asleep_ns);
 }
 

@@ -24,7 +24,6 @@ struct gyre__reply {
 	struct gyre__result one;		/* the result of a batch of one */
 	gyre__verdict one_verdict;
 	bool odd;				/* not every verdict is zero */
-	uint64_t replied_ns;			/* when a sleeper was woken: what a wake-up costs */
 
 	/* The caller's; the worker reads waiter and eventfd. */
 	struct gyre__waiter waiter GYRE__OWN_LINE;

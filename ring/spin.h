@@ -22,6 +22,7 @@ struct gyre__pace {
 	_Atomic uint32_t crowded;	/* more threads want to run than there are CPUs: yield, do not pause */
 	_Atomic uint32_t wake_ns;	/* what waking a sleeping thread costs here, as seen so far */
 	uint64_t spin_ns;		/* GYRE_SPIN_AUTO, GYRE_SPIN_NEVER or a fixed time */
+	_Atomic uint64_t told_ns GYRE__OWN_LINE;	/* when sleepers were last told to wake up */
 };
 
 /* One a waiting thread. */

@@ -290,6 +290,9 @@ void gyre__ring_flush_wakes(struct gyre__ring *ring)
 {
 	unsigned i;
 
+	if (gyre__likely(ring->wake_count == 0))
+		return;
+	gyre__store(&ring->pace.told_ns, gyre__sys->now_ns(), relaxed);
 	for (i = 0; i < ring->wake_count; i++)
 		gyre__sys->eventfd_write(ring->wakes[i]);
 	ring->wake_count = 0;

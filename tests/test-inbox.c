@@ -17,7 +17,7 @@ static struct gyre__batch *batches_get(unsigned count)
 {
 	struct gyre__batch *batches;
 
-	batches = gyre__sys->alloc(count * sizeof(*batches), GYRE__CACHE_LINE);
+	batches = gyre__sys->alloc(count * sizeof(*batches), _Alignof(struct gyre__batch));
 	expect(batches);
 	return batches;
 }
@@ -209,7 +209,7 @@ static void own(struct race *race)
 			continue;
 		if (race->taken >= race->seal_after)
 			gyre__inbox_seal(&race->inbox);
-		if (!gyre__inbox_sleep(&race->inbox, false, true))
+		if (!gyre__inbox_sleep(&race->inbox, sealed, true))
 			continue;
 		while (!atomic_load(&race->awake) &&
 		       race->taken + atomic_load(&race->refused) < all)

@@ -323,7 +323,7 @@ static ssize_t do_statx(struct gyre *rt, const struct arguments *a)
 static ssize_t do_openat(struct gyre *rt, const struct arguments *a)
 {
 	int fd = rt ? gyre_openat(rt, a->fd, a->buf, a->flags, (mode_t)a->len) :
-		      (int)plain(openat(a->fd, a->buf, a->flags, (mode_t)a->len));
+		      (int)plain(syscall(SYS_openat, a->fd, a->buf, a->flags, (mode_t)a->len));
 
 	if (fd < 0)
 		return fd;
