@@ -152,7 +152,7 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
 	} else {
 		gyre__thread_succeed(self);
 	}
-	if (ret_res && (status == GYRE_OK || status == GYRE_TIMED_OUT || status == GYRE_CANCELLED))
+	if (ret_res && status == GYRE_OK)
 		*ret_res = self->reply.one.res;
 	return status;
 }
@@ -303,34 +303,58 @@ static enum gyre_status read_back_odd(struct gyre__thread *self, struct gyre_op 
 	return worst == count ? GYRE_OK : ops[worst].status;
 }
 
+/* The first worker has died: the ops are another's now, and whoever cancelled some has. */
+static void reissue_tickets(struct gyre_op *ops, uint32_t count, uint64_t ticket)
+{
+	uint32_t i;
+
+	for (i = 0; i < count; i++) {
+		_Atomic uint64_t *word = gyre__op_ticket(&ops[i]);
+		uint64_t found = gyre__load(word, relaxed);
+
+		while (!gyre__cas(word, &found, ticket | (found & GYRE__TICKET_CANCEL), acq_rel))
+			;
+	}
+}
+
+static struct gyre__worker *worker_for(struct gyre *rt, const struct gyre_op *first,
+				       struct gyre__home *home)
+{
+	return first->worker ? rt->crew->worker[first->worker - 1] :
+			       gyre__crew_choose(rt->crew, &home->worker);
+}
+
 /* To the worker that ops[0] names, or wherever home says. */
 static enum gyre_status travel_with(struct gyre__thread *self, struct gyre *rt,
 				    struct gyre_op *ops, uint32_t count)
 {
 	struct gyre__home *home = gyre__thread_home(self, rt);
+	struct gyre__worker *worker = worker_for(rt, ops, home);
 	struct gyre__batch *batch = &self->batch;
 	enum gyre_status status;
 
 	gyre__count(&home->calls, 1);
+	if (!worker)
+		return GYRE_WORKER_DEAD;
 	gyre__set_if_changed(batch->entries, self->entries);
 	gyre__set_if_changed(batch->results, self->results);
 	gyre__set_if_changed(batch->verdicts, self->verdicts);
 	gyre__set_if_changed(batch->ops, ops);
 	gyre__set_if_changed(batch->count, count);
-	do {
-		struct gyre__worker *worker = ops[0].worker ? rt->crew->worker[ops[0].worker - 1] :
-					      gyre__crew_choose(rt->crew, &home->worker);
-
+	gyre__set_if_changed(batch->flags,
+			     fill_batch(self, ops, count,
+					gyre__ticket_make(rt->id, worker->number)));
+	if (batch->flags & GYRE__BATCH_TIMED)
+		batch->start_ns = gyre__sys->now_ns();
+	for (;;) {
+		status = send_and_wait(self, worker);
+		if (gyre__likely(status != GYRE_WORKER_DEAD) || ops[0].worker != 0)
+			return status;
+		worker = worker_for(rt, ops, home);
 		if (!worker)
 			return GYRE_WORKER_DEAD;
-		gyre__set_if_changed(batch->flags,
-				     fill_batch(self, ops, count,
-						gyre__ticket_make(rt->id, worker->number)));
-		if (batch->flags & GYRE__BATCH_TIMED)
-			batch->start_ns = gyre__sys->now_ns();
-		status = send_and_wait(self, worker);
-	} while (gyre__unlikely(status == GYRE_WORKER_DEAD) && ops[0].worker == 0);
-	return status;
+		reissue_tickets(ops, count, gyre__ticket_make(rt->id, worker->number));
+	}
 }
 
 static enum gyre_status callv_inside(struct gyre__thread *self, struct gyre *rt,

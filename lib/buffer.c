@@ -7,7 +7,8 @@
  *
  * What is idle is kept, up to a limit; past it, the get that finds the limit
  * passed unmaps some. Nothing here waits but the get: a put may come from a
- * prep closure or from a worker.
+ * prep closure or from a worker. The lock is the one that no fork() comes
+ * between: a put in a forked child finds it free.
  */
 #define _GNU_SOURCE
 #include "buffer.h"
@@ -18,6 +19,7 @@
 
 #include "bridge.h"
 #include "ring/buffers.h"
+#include "ring/fork.h"
 #include "ring/ring.h"
 #include "runtime.h"
 
@@ -34,7 +36,6 @@ struct gyre_buffer {
 };
 
 struct gyre__buffer_pool {
-	union gyre__mutex lock;
 	struct gyre_buffer *all, *idle;
 	size_t idle_bytes;
 	bool zero;			/* GYRE_ZERO_ARENAS: cleared before it is given out again */
@@ -67,11 +68,11 @@ static void row_release(struct gyre__buffer_row *row)
 	struct gyre_buffer *buffer = gyre__container_of(row, struct gyre_buffer, row);
 	struct gyre__buffer_pool *pool = buffer->pool;
 
-	gyre__sys->mutex_lock(&pool->lock);
+	gyre__fork_hold();
 	buffer->next_idle = pool->idle;
 	pool->idle = buffer;
 	pool->idle_bytes += buffer->mapped;
-	gyre__sys->mutex_unlock(&pool->lock);
+	gyre__fork_release();
 }
 
 /* Takes an idle buffer of that size, or with mapped 0 any if too much is idle; NULL: none. */
@@ -79,7 +80,7 @@ static struct gyre_buffer *take_idle(struct gyre__buffer_pool *pool, size_t mapp
 {
 	struct gyre_buffer **link, *buffer = NULL;
 
-	gyre__sys->mutex_lock(&pool->lock);
+	gyre__fork_hold();
 	for (link = &pool->idle; *link; link = &(*link)->next_idle)
 		if (mapped ? (*link)->mapped == mapped : pool->idle_bytes > IDLE_BYTES_MAX) {
 			buffer = *link;
@@ -87,24 +88,24 @@ static struct gyre_buffer *take_idle(struct gyre__buffer_pool *pool, size_t mapp
 			pool->idle_bytes -= buffer->mapped;
 			break;
 		}
-	gyre__sys->mutex_unlock(&pool->lock);
+	gyre__fork_release();
 	return buffer;
 }
 
 static void pool_add(struct gyre__buffer_pool *pool, struct gyre_buffer *buffer)
 {
-	gyre__sys->mutex_lock(&pool->lock);
+	gyre__fork_hold();
 	buffer->row.index = take_index(pool);
 	buffer->next = pool->all;
 	if (pool->all)
 		pool->all->prev = buffer;
 	pool->all = buffer;
-	gyre__sys->mutex_unlock(&pool->lock);
+	gyre__fork_release();
 }
 
 static void pool_remove(struct gyre__buffer_pool *pool, struct gyre_buffer *buffer)
 {
-	gyre__sys->mutex_lock(&pool->lock);
+	gyre__fork_hold();
 	give_index(pool, buffer->row.index);
 	if (buffer->prev)
 		buffer->prev->next = buffer->next;
@@ -112,7 +113,7 @@ static void pool_remove(struct gyre__buffer_pool *pool, struct gyre_buffer *buff
 		pool->all = buffer->next;
 	if (buffer->next)
 		buffer->next->prev = buffer->prev;
-	gyre__sys->mutex_unlock(&pool->lock);
+	gyre__fork_release();
 }
 
 enum gyre_status gyre__buffer_pool_open(struct gyre *rt)
@@ -121,7 +122,6 @@ enum gyre_status gyre__buffer_pool_open(struct gyre *rt)
 
 	if (!pool)
 		return gyre__fail("gyre_open", GYRE_NO_MEMORY, "out of memory");
-	gyre__sys->mutex_init(&pool->lock);
 	pool->zero = rt->settings.flags & GYRE_ZERO_ARENAS;
 	rt->buffers = pool;
 	return GYRE_OK;
@@ -149,7 +149,6 @@ void gyre__buffer_pool_forget(struct gyre *rt)
 		rt->buffers->all = buffer->next;
 		gyre__free(buffer);
 	}
-	gyre__sys->mutex_done(&rt->buffers->lock);
 	gyre__free(rt->buffers);
 	rt->buffers = NULL;
 }
@@ -238,10 +237,10 @@ static int buffer_announce(struct gyre__thread *self, struct gyre *rt, struct gy
 
 	if (rc == 0 || buffer->row.index < 0)
 		return rc;
-	gyre__sys->mutex_lock(&pool->lock);
+	gyre__fork_hold();
 	give_index(pool, buffer->row.index);
 	buffer->row.index = -1;
-	gyre__sys->mutex_unlock(&pool->lock);
+	gyre__fork_release();
 	return announce(self, rt, buffer);
 }
 

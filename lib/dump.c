@@ -123,6 +123,7 @@ enum gyre_status gyre_dump(struct gyre *rt, int fd)
 	status = gyre__runtime_look(__func__, &rt);
 	if (status != GYRE_OK)
 		return status;
+	self = gyre__sys->self_get();	/* there is one since the look */
 	status = gyre__thread_make_reply(self, __func__);
 	if (status == GYRE_OK) {
 		dump_all(self, rt, &text);

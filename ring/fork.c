@@ -33,9 +33,11 @@ static void after_fork_in_child(void)
 	struct gyre__fork_guard *guard;
 	unsigned i;
 
-	for (guard = guards; guard; guard = guard->next)
+	for (guard = guards; guard; guard = guard->next) {
 		for (i = 0; i < GYRE__FORK_FDS; i++)
 			close_if_open(guard->fds[i]);
+		*guard->mapping = NULL;
+	}
 	gyre__fork_release();
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Descriptors and fork(): a child must not hold on to its parent's rings.
+ * Rings and fork(): a child must not hold on to its parent's.
  *
  * A ring lives as long as anybody has it open. A child's copy would keep it
  * alive, with all that is in flight, after the parent has closed it; so what is
@@ -13,6 +13,7 @@
 
 struct gyre__fork_guard {
 	int *fds[GYRE__FORK_FDS];	/* -1: none; -1 in a child from the start */
+	void **mapping;			/* with MADV_DONTFORK: NULL in a child, where something else may lie there */
 	struct gyre__fork_guard *next, *prev;
 };
 

@@ -13,9 +13,8 @@ const uint8_t gyre__op_edges[GYRE__OP_STATES] = {
 	[GYRE__OP_FREE] = BIT(FLYING),
 	[GYRE__OP_FLYING] = BIT(ASKED) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
 	[GYRE__OP_ASKED] = BIT(CANCELLING) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
-	/* back to ASKED: the cancel found nothing, another is due */
-	[GYRE__OP_CANCELLING] = BIT(ASKED) | BIT(HELD) | BIT(LEFT) | BIT(DONE),
-	[GYRE__OP_HELD] = BIT(LEFT) | BIT(DONE),
+	[GYRE__OP_CANCELLING] = BIT(HELD) | BIT(LEFT) | BIT(DONE),
+	[GYRE__OP_HELD] = BIT(DONE),
 	[GYRE__OP_LEFT] = BIT(DONE),
 	[GYRE__OP_DONE] = BIT(FREE),
 };

@@ -46,12 +46,12 @@ typedef void gyre__op_complete_fn(struct gyre__ring *ring, struct gyre__op *op);
 struct gyre__op {
 	struct gyre__batch *batch;	/* NULL: the library's own, or LEFT */
 	gyre__op_complete_fn *complete;
-	uint32_t index;			/* in the batch; of a cancel: its target's slot */
+	uint32_t index;			/* in the batch */
 	uint32_t generation;
 	int32_t res;
 	uint32_t cqe_flags;
 	uint32_t sq_position;		/* of its SQE: what the kernel has not consumed it never saw */
-	uint32_t next;			/* slot: in the free, completed or asked list */
+	uint32_t next;			/* slot: in the free or the completed list */
 	int32_t fd;			/* for dumps */
 	uint8_t state;			/* enum gyre__op_state; see gyre__op_set_state() */
 	uint8_t opcode;
@@ -59,7 +59,7 @@ struct gyre__op {
 	bool late_file;			/* the kernel looks its descriptor up after the submission */
 	uint64_t since_ns;		/* coarse: when its turn began */
 	uint32_t timer;			/* its place in the heap, or GYRE__NO_SLOT */
-	uint32_t chain;			/* index of its chain's first op in the batch, or GYRE__NO_SLOT */
+	uint32_t chain;			/* slot of its chain's first op, or GYRE__NO_SLOT */
 } __attribute__((__aligned__(GYRE__CACHE_LINE)));
 
 _Static_assert(sizeof(struct gyre__op) == GYRE__CACHE_LINE, "one op, one cache line");

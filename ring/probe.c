@@ -74,7 +74,7 @@ void gyre__probe_explain(int error, char *text, size_t size)
 			 "io_uring_enter and io_uring_register in the container's seccomp profile",
 			 error == -EPERM ? "EPERM" : "ENOSYS");
 	else if (error == -ENOSYS)
-		snprintf(text, size, "this kernel has no io_uring: Linux 5.19 or later with "
+		snprintf(text, size, "this kernel has no io_uring: Linux 5.11 or later with "
 			 "CONFIG_IO_URING is needed");
 	else
 		snprintf(text, size, "io_uring_setup was refused by a security policy: look at the "

@@ -227,6 +227,7 @@ int gyre__ring_open(struct gyre__ring *ring, const struct gyre__ring_config *con
 	ring->fork_guard.fds[0] = &ring->uring.ring_fd;
 	ring->fork_guard.fds[1] = &ring->wake_fd;
 	ring->fork_guard.fds[2] = &ring->tomb_fd;
+	ring->fork_guard.mapping = &ring->uring.sq.ring_ptr;
 	ring->drain_deadline_ns = GYRE__NEVER;
 	ring->cpus = gyre__sys->cpu_count();
 	ring->window = 1;

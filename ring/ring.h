@@ -57,7 +57,7 @@ struct gyre__ring {
 	/* Everybody's to read, written seldom. */
 	struct gyre__pace pace GYRE__OWN_LINE;
 	_Atomic uint32_t overloaded;		/* batches wait for room: choose another worker */
-	_Atomic uint32_t dead;			/* a negative errno: what killed it */
+	_Atomic uint32_t dead;			/* the errno that killed it; 0: it lives */
 	_Atomic uint64_t drain_ns;		/* for who seals: how long to let things run */
 	unsigned cpus;
 

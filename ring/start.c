@@ -264,6 +264,12 @@ static bool start_some(struct gyre__ring *ring, struct gyre__batch *batch)
 	return true;
 }
 
+/* It is not the submission queue that is full, which a submit would mend: it is the table. */
+static bool wants_more_than_there_is(const struct gyre__ring *ring, const struct gyre__batch *batch)
+{
+	return gyre__batch_chain_len(batch, batch->started) > gyre__op_table_room(&ring->table);
+}
+
 bool gyre__ring_start_waiting(struct gyre__ring *ring)
 {
 	uint32_t tail = ring->sq_tail;
@@ -283,7 +289,7 @@ bool gyre__ring_start_waiting(struct gyre__ring *ring)
 					       gyre__batch_queue_take(&ring->waiting));
 		}
 	}
-	if (gyre__unlikely(!room && gyre__op_table_room(&ring->table) == 0))
+	if (gyre__unlikely(!room && wants_more_than_there_is(ring, ring->waiting.head)))
 		gyre__ring_refuse_nowait(ring);
 	return answered || ring->sq_tail != tail;
 }

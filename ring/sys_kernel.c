@@ -31,12 +31,11 @@
 
 const struct gyre__sys *gyre__sys = &gyre__sys_kernel;
 
-static const char *gyre__assert_text;
+static const char *volatile gyre__assert_text;	/* for whoever opens the core */
 
 void gyre__assert_failed(const char *cond, const char *file, int line)
 {
 	gyre__assert_text = cond;
-	(void)gyre__assert_text;
 	(void)file;
 	(void)line;
 	abort();

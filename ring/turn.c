@@ -36,6 +36,7 @@ static void note_caller(struct gyre__ring *ring, struct gyre__batch *batch)
 		return;
 	if (ring->window_callers < ring->cpus && gyre__load(&ring->pace.crowded, relaxed))
 		gyre__store(&ring->pace.crowded, 0, relaxed);
+	ring->now_ns = gyre__sys->now_ns();	/* a worker that never rests looks here */
 	ring->window++;
 	ring->window_batches = 0;
 	ring->window_callers = 0;
@@ -128,8 +129,8 @@ bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch)
 	for (i = 0; i < ring->table.used; i++) {
 		const struct gyre__op *op = &ring->table.ops[i];
 
-		if (op->state != GYRE__OP_FREE && op->batch && op->late_file &&
-		    op->batch->arrival < batch->arrival)
+		if (op->state != GYRE__OP_FREE && op->late_file &&
+		    (op->batch ? op->batch->arrival < batch->arrival : op->state == GYRE__OP_LEFT))
 			return false;
 	}
 	return true;

@@ -15,7 +15,7 @@
 /* In a result of a chain's op whose final CQE is outstanding. */
 #define GYRE__CHAIN_PENDING	INT32_MIN
 
-/* The SQE at the tail, blank; NULL: the queue is full, submit first. */
+/* The SQE so many places past the tail, blank; there must be room. */
 struct io_uring_sqe *gyre__ring_blank_sqe(struct gyre__ring *ring, uint32_t ahead);
 
 static inline uint32_t gyre__ring_sq_room(const struct gyre__ring *ring)

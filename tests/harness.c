@@ -34,7 +34,7 @@ struct shared {
 	atomic_int finished;
 	atomic_int skipped;
 	char sentence[512];
-	char row[256];		/* which row of a table; "" for none */
+	char row[256];		/* which row of a table, "" for none; under row_lock */
 	char notes[8192];
 	atomic_size_t notes_len;
 };
@@ -43,6 +43,7 @@ static struct test *first_test, **last_test = &first_test;
 static struct test *current;
 static struct shared *shared;
 static uint64_t seed;
+static pthread_mutex_t row_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* A thread that a test starts in a child forked off many threads is the test's own business. */
 const char *__tsan_default_options(void);
@@ -79,8 +80,10 @@ void test_fail_at(const char *file, int line, const char *format, ...)
 	int len = 0;
 	va_list args;
 
+	pthread_mutex_lock(&row_lock);
 	if (shared->row[0])
 		len = snprintf(text, sizeof(text), "[%s] ", shared->row);
+	pthread_mutex_unlock(&row_lock);
 	va_start(args, format);
 	vsnprintf(text + len, sizeof(text) - (size_t)len, format, args);
 	va_end(args);
@@ -96,9 +99,11 @@ void test_row(const char *format, ...)
 {
 	va_list args;
 
+	pthread_mutex_lock(&row_lock);
 	va_start(args, format);
 	vsnprintf(shared->row, sizeof(shared->row), format, args);
 	va_end(args);
+	pthread_mutex_unlock(&row_lock);
 }
 
 void test_skip(const char *format, ...)

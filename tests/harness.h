@@ -96,21 +96,22 @@ unsigned test_random_below(uint64_t *state, unsigned below);
 #define expect(cond) \
 	((cond) ? (void)0 : test_fail("expected: %s", #cond))
 
-#define expect_int_(got_, op_, want_) \
+/* The texts come along, as a macro's argument is expanded on its way. */
+#define expect_int_(got_, op_, want_, got_text_, want_text_) \
 	do { \
 		long long test_got_ = (long long)(got_); \
 		long long test_want_ = (long long)(want_); \
 \
 		if (!(test_got_ op_ test_want_)) \
-			test_fail("%s is %lld, expected %s %lld (%s)", #got_, test_got_, #op_, \
-				  test_want_, #want_); \
+			test_fail("%s is %lld, expected %s %lld (%s)", got_text_, test_got_, #op_, \
+				  test_want_, want_text_); \
 	} while (0)
-#define expect_eq(got, want) expect_int_(got, ==, want)
-#define expect_ne(got, want) expect_int_(got, !=, want)
-#define expect_lt(got, want) expect_int_(got, <, want)
-#define expect_le(got, want) expect_int_(got, <=, want)
-#define expect_gt(got, want) expect_int_(got, >, want)
-#define expect_ge(got, want) expect_int_(got, >=, want)
+#define expect_eq(got, want) expect_int_(got, ==, want, #got, #want)
+#define expect_ne(got, want) expect_int_(got, !=, want, #got, #want)
+#define expect_lt(got, want) expect_int_(got, <, want, #got, #want)
+#define expect_le(got, want) expect_int_(got, <=, want, #got, #want)
+#define expect_gt(got, want) expect_int_(got, >, want, #got, #want)
+#define expect_ge(got, want) expect_int_(got, >=, want, #got, #want)
 
 #define expect_str(got_, want_) \
 	test_expect_str_at(__FILE__, __LINE__, #got_, (got_), (want_))

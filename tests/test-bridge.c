@@ -733,15 +733,20 @@ static void hold_a_place(void *arg, unsigned number)
 	expect_eq(res, 1);
 }
 
-static void full_open(struct full *full, unsigned inflight_max)
+static void full_open_but(struct full *full, unsigned inflight_max, unsigned left)
 {
 	struct gyre_options options = { .size = sizeof(options), .workers = 1,
 					.inflight_max = inflight_max };
 
 	full->rt = test_open(&options);
 	full->pipe = test_pipe();
-	test_crew_start(&full->holders, inflight_max, hold_a_place, full);
-	await(test_stat(full->rt, inflight) == inflight_max);
+	test_crew_start(&full->holders, inflight_max - left, hold_a_place, full);
+	await(test_stat(full->rt, inflight) == inflight_max - left);
+}
+
+static void full_open(struct full *full, unsigned inflight_max)
+{
+	full_open_but(full, inflight_max, 0);
 }
 
 static void full_release(struct full *full)
@@ -770,6 +775,65 @@ TEST(nowait_op_is_busy_when_there_is_no_room)
 	full_release(&full);
 	expect_status(gyre_callv(full.rt, &op, 1), GYRE_OK);
 	expect_op(&op, GYRE_OK, 0, GYRE_EFFECT_DONE);
+	full_close(&full);
+}
+
+TEST(nowait_chain_is_busy_as_a_whole_when_there_is_too_little_room)
+{
+	struct letters letters;
+	struct full full;
+	unsigned i;
+
+	full_open_but(&full, 4, 3);
+	letters_open(&letters, 4);
+	letters_link(&letters, 0, 3);
+	for (i = 0; i < 4; i++)
+		letters.ops[i].flags |= GYRE_OP_NOWAIT;
+	expect_status(gyre_callv(full.rt, letters.ops, 4), GYRE_BUSY);
+	for (i = 0; i < 4; i++) {
+		test_row("op %u", i);
+		expect(letters.ops[i].status == GYRE_BUSY || letters.ops[i].status == GYRE_CANCELLED);
+		expect_eq(letters.ops[i].effect, GYRE_EFFECT_NONE);
+		expect_eq(letters.ops[i].res, -ECANCELED);
+	}
+	/* one that fits is not */
+	letters_link(&letters, 0, 2);
+	letters.ops[2].flags = GYRE_OP_NOWAIT;
+	expect_status(gyre_callv(full.rt, letters.ops, 3), GYRE_OK);
+	expect_letters(&letters, "abc");
+	full_release(&full);
+	test_pipe_close(&letters.pipe);
+	full_close(&full);
+}
+
+static void *call_chain_of_four(void *arg)
+{
+	struct gyre_op ops[4];
+	unsigned i;
+
+	for (i = 0; i < 4; i++) {
+		ops[i] = test_op(prep_nop, NULL);
+		ops[i].flags = i < 3 ? GYRE_OP_LINK : 0;
+	}
+	expect_status(gyre_callv(arg, ops, 4), GYRE_OK);
+	return NULL;
+}
+
+TEST(nowait_op_behind_a_chain_that_waits_is_busy)
+{
+	struct gyre_op op = test_op(prep_nop, NULL);
+	struct full full;
+	pthread_t thread;
+
+	full_open_but(&full, 4, 3);
+	expect_eq(pthread_create(&thread, NULL, call_chain_of_four, full.rt), 0);
+	await(test_stat(full.rt, queued) == 4);
+	op.flags = GYRE_OP_NOWAIT;
+	/* It would have to wait its turn; or it finds the room that the chain cannot use. */
+	gyre_callv(full.rt, &op, 1);
+	expect(op.status == GYRE_BUSY || op.status == GYRE_OK);
+	full_release(&full);
+	pthread_join(thread, NULL);
 	full_close(&full);
 }
 

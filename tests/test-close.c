@@ -523,10 +523,19 @@ static void open_in_the_child(void *arg)
 	expect_status(gyre_call(forked->rt, prep_nop, NULL, NULL), GYRE_CLOSED);
 }
 
+/* TSan cannot follow threads that are started in the child of a process with threads. */
+static void skip_where_children_cannot_start_threads(void)
+{
+	if (TEST_UNDER_TSAN)
+		test_skip("TSan does not support threads in a forked child");
+}
+
 TEST(forked_child_opens_a_runtime_of_its_own)
 {
-	struct forked forked = { test_open_workers(1), test_file(100) };
+	struct forked forked;
 
+	skip_where_children_cannot_start_threads();
+	forked = (struct forked){ test_open_workers(1), test_file(100) };
 	expect_status(gyre_call(forked.rt, prep_nop, NULL, NULL), GYRE_OK);
 	test_in_child(open_in_the_child, &forked);
 	expect_status(gyre_call(forked.rt, prep_nop, NULL, NULL), GYRE_OK);
@@ -555,10 +564,12 @@ TEST(child_and_parent_sleep_in_calls_without_waking_each_other)
 {
 	struct gyre_options options = { .size = sizeof(options), .workers = 1,
 					.spin_ns = GYRE_SPIN_NEVER };
-	struct gyre *rt = test_open(&options);
+	struct gyre *rt;
 	int wait_status;
 	pid_t pid;
 
+	skip_where_children_cannot_start_threads();
+	rt = test_open(&options);
 	child_sleeps_in_calls(rt);
 	pid = fork();
 	if (pid == 0) {

@@ -209,6 +209,92 @@ TEST(full_ring_is_drained_in_parts_and_nothing_is_lost)
 	close_faulty(rt);
 }
 
+/* ------------------------------------------- what a call needs for itself -- */
+
+struct poor {
+	struct gyre *rt;
+	enum gyre__fault_call call;
+	int error;
+	unsigned nth;
+	bool met;
+};
+
+/* A thread's first call, in want of one thing or another; and the next one, in want of nothing. */
+static void call_in_want(void *arg, unsigned number)
+{
+	struct poor *poor = arg;
+	enum gyre_status status;
+	struct gyre_op ops[100];
+	unsigned i;
+
+	(void)number;
+	for (i = 0; i < 100; i++)
+		ops[i] = test_op(prep_nop, NULL);
+	gyre__fault_set(poor->call, poor->nth, 1, poor->error);
+	errno = 0;
+	status = gyre_callv(poor->rt, ops, 100);
+	poor->met = gyre__fault_hits(poor->call) > 0;
+	gyre__fault_clear();
+	if (poor->met) {
+		expect(status == GYRE_NO_MEMORY || status == GYRE_SYSTEM);
+		if (status == GYRE_SYSTEM)
+			expect_eq(errno, -poor->error);
+	}
+	for (i = 0; i < 100; i++)
+		expect_op(&ops[i], status, status == GYRE_OK ? 0 : -ECANCELED,
+			  status == GYRE_OK ? GYRE_EFFECT_DONE : GYRE_EFFECT_NONE);
+	expect_status(gyre_callv(poor->rt, ops, 100), GYRE_OK);
+	expect_status(gyre_call(poor->rt, prep_nop, NULL, NULL), GYRE_OK);
+}
+
+TEST(first_call_of_a_thread_fails_cleanly_for_want_of_anything_and_the_next_one_works)
+{
+	static const struct {
+		enum gyre__fault_call call;
+		int error;
+	} wants[] = {
+		{ GYRE__FAULT_alloc, -ENOMEM },
+		{ GYRE__FAULT_eventfd, -EMFILE },
+		{ GYRE__FAULT_eventfd, -ENFILE },
+		{ GYRE__FAULT_self_set, -ENOMEM },
+	};
+	struct gyre *rt = open_faulty(1, 0, 0);
+	unsigned i;
+
+	for (i = 0; i < sizeof(wants) / sizeof(wants[0]); i++) {
+		struct poor poor = { rt, wants[i].call, wants[i].error, 0, true };
+
+		for (poor.nth = 0; poor.met; poor.nth++) {
+			test_row("%s number %u: %s", gyre__fault_name(poor.call), poor.nth,
+				 strerror(-poor.error));
+			test_crew_run(1, call_in_want, &poor);
+		}
+		expect_gt(poor.nth, 1);
+	}
+	close_faulty(rt);
+}
+
+TEST(statistics_and_dump_write_nothing_for_want_of_memory)
+{
+	struct gyre *rt = open_faulty(2, 0, 0);
+	int fd = test_file(0);
+	unsigned nth;
+
+	expect_status(gyre_call(rt, prep_nop, NULL, NULL), GYRE_OK);
+	for (nth = 0; nth < 2; nth++) {
+		test_row("allocation %u", nth);
+		gyre__fault_set(GYRE__FAULT_alloc, nth, 1, -ENOMEM);
+		expect_status(gyre_stats_write(rt, fd, GYRE_FORMAT_JSON), GYRE_NO_MEMORY);
+		gyre__fault_clear();
+	}
+	gyre__fault_set(GYRE__FAULT_alloc, 0, 1, -ENOMEM);
+	expect_status(gyre_dump(rt, fd), GYRE_NO_MEMORY);
+	gyre__fault_clear();
+	expect_eq(lseek(fd, 0, SEEK_END), 0);
+	close(fd);
+	close_faulty(rt);
+}
+
 /* ---------------------------------------------------------------- death -- */
 
 /* A caller of worker 0 that waits for a pipe which nobody answers. */

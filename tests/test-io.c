@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -1111,9 +1112,13 @@ static void change_generations(struct reuse *reuse)
 {
 	unsigned i;
 
-	for (i = 1; i < test_times(500) || atomic_load(&reuse->sure_reads) < 100; i++) {
+	for (i = 1; i < test_times(200); i++) {
+		unsigned sure_reads = atomic_load(&reuse->sure_reads);
 		unsigned char byte = (unsigned char)i;
 		int fd;
+
+		/* In most rounds some read is under way when the close begins. */
+		await(atomic_load(&reuse->sure_reads) > sure_reads);
 
 		atomic_fetch_add(&reuse->generation, 1);
 		expect_eq(gyre_close_fd(reuse->rt, atomic_load(&reuse->fd)), 0);
@@ -1147,55 +1152,66 @@ TEST(close_fd_racing_reads_never_gives_them_another_files_bytes)
 }
 
 /*
- * A batch that fills more than the ring: of its reads some are filled while
- * others wait for room. The close comes after all of them were handed in, so
- * all must have read the old file.
+ * Reads that wait for room do not hold their file yet: the close has to wait
+ * until they do, and all of them read what they were meant to.
  */
-struct long_batch {
+struct queued_reads {
 	struct gyre *rt;
-	struct gyre_op ops[200];
-	struct test_io io[200];
-	unsigned char bytes[200];
-	enum gyre_status status;
+	int fd;
+	struct gyre_op ops[20];
+	struct test_io io[20];
+	unsigned char bytes[20];
+	atomic_int closing, closed;
 };
 
-static void *call_long_batch(void *arg)
+static void *call_queued(void *arg)
 {
-	struct long_batch *batch = arg;
+	struct queued_reads *queued = arg;
 
-	batch->status = gyre_callv(batch->rt, batch->ops, 200);
+	expect_status(gyre_callv(queued->rt, queued->ops, 20), GYRE_OK);
+	return NULL;
+}
+
+static void *close_under_them(void *arg)
+{
+	struct queued_reads *queued = arg;
+
+	atomic_store(&queued->closing, 1);
+	expect_eq(gyre_close_fd(queued->rt, queued->fd), 0);
+	atomic_store(&queued->closed, 1);
 	return NULL;
 }
 
 TEST(close_fd_waits_until_earlier_ops_hold_their_file)
 {
-	struct gyre_options options = { .size = sizeof(options), .workers = 1, .ring_entries = 4,
-					.inflight_max = 8 };
-	static struct long_batch batch;
-	unsigned round, i;
+	struct gyre_options options = { .size = sizeof(options), .workers = 1, .inflight_max = 1 };
+	struct queued_reads queued = { .rt = test_open(&options), .fd = test_file(20) };
+	struct test_pipe pipe = test_pipe();
+	pthread_t caller, closer;
+	unsigned i;
 
-	batch.rt = test_open(&options);
-	for (round = 0; round < test_times(100); round++) {
-		int fd = test_file(200), stranger;
-		pthread_t thread;
-
-		for (i = 0; i < 200; i++) {
-			batch.bytes[i] = 0xee;
-			batch.io[i] = (struct test_io){ fd, &batch.bytes[i], 1, i };
-			batch.ops[i] = test_op(prep_read, &batch.io[i]);
-		}
-		expect_eq(pthread_create(&thread, NULL, call_long_batch, &batch), 0);
-		await(test_stat(batch.rt, ops_submitted) >= (round + 1) * 200);
-		expect_eq(gyre_close_fd(batch.rt, fd), 0);
-		stranger = test_file(0);
-		pthread_join(thread, NULL);
-		expect_status(batch.status, GYRE_OK);
-		for (i = 0; i < 200; i++)
-			expect_eq(batch.ops[i].res, 1);
-		expect_bytes(batch.bytes, 200, 0);
-		close(stranger);
+	for (i = 0; i < 20; i++) {
+		queued.io[i] = (struct test_io){ queued.fd, &queued.bytes[i], 1, i };
+		queued.ops[i] = test_op(prep_read, &queued.io[i]);
 	}
-	gyre_free(batch.rt);
+	queued.io[0].fd = pipe.r;		/* holds up the others */
+	queued.io[0].offset = TEST_IO_HERE;
+	expect_eq(pthread_create(&caller, NULL, call_queued, &queued), 0);
+	await(test_stat(queued.rt, inflight) == 1 && test_stat(queued.rt, queued) == 19);
+	expect_eq(pthread_create(&closer, NULL, close_under_them, &queued), 0);
+	await(atomic_load(&queued.closing));
+	for (i = 0; i < 100; i++) {
+		sched_yield();			/* time enough for a close that does not wait */
+		expect_eq(atomic_load(&queued.closed), 0);
+	}
+	expect_eq(write(pipe.w, &(unsigned char){ test_byte(0) }, 1), 1);
+	pthread_join(caller, NULL);
+	pthread_join(closer, NULL);
+	for (i = 0; i < 20; i++)
+		expect_op(&queued.ops[i], GYRE_OK, 1, GYRE_EFFECT_DONE);
+	expect_bytes(queued.bytes, 20, 0);
+	test_pipe_close(&pipe);
+	gyre_free(queued.rt);
 }
 
 TEST(close_fd_does_not_wait_for_a_read_that_may_never_end)

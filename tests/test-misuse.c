@@ -487,6 +487,77 @@ TEST(every_call_on_a_runtime_that_is_being_closed_is_answered)
 	close(null_fd);
 }
 
+/* -------------------------------------------------------- cancellation -- */
+
+struct doomed {
+	const char *route;
+	bool survived;
+};
+
+/* Nothing of libc's that is a cancellation point may stand in here. */
+static void call_while_doomed(struct gyre *rt)
+{
+	struct __kernel_timespec time = { .tv_nsec = 3000000 };
+	struct gyre_op ops[2] = { test_op(prep_timeout, &time), test_op(prep_nop, NULL) };
+	struct gyre_buffer *buffer;
+	struct iovec iov = { &some_byte, 1 };
+	int res, fd;
+
+	expect_status(gyre_call(rt, prep_timeout, &time, &res), GYRE_OK);
+	expect_eq(res, -ETIME);
+	expect_status(gyre_callv(rt, ops, 2), GYRE_OK);
+	expect_status(gyre_buffer_get(rt, 100, &buffer), GYRE_OK);
+	gyre_buffer_put(buffer);
+	expect_eq(gyre_read(rt, null_fd, &some_byte, 1), 0);
+	expect_eq(gyre_write(rt, null_fd, &some_byte, 1), 1);
+	expect_eq(gyre_pread(rt, null_fd, &some_byte, 1, 0), 0);
+	expect_eq(gyre_pwrite(rt, null_fd, &some_byte, 1, 0), 1);
+	expect_eq(gyre_preadv2(rt, null_fd, &iov, 1, -1, 0), 0);
+	expect_eq(gyre_pwritev2(rt, null_fd, &iov, 1, -1, 0), 1);
+	expect_eq(gyre_poll(rt, null_fd, POLLOUT, GYRE_FOREVER), POLLOUT);
+	expect_eq(gyre_fsync(rt, null_fd), -EINVAL);
+	fd = gyre_openat(rt, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
+	expect_ge(fd, 0);
+	expect_eq(gyre_close_fd(rt, fd), 0);
+	expect_status(gyre_stats_write(rt, null_fd, GYRE_FORMAT_JSON), GYRE_OK);
+	expect_status(gyre_dump(rt, null_fd), GYRE_OK);
+}
+
+static void *be_doomed(void *arg)
+{
+	struct doomed *doomed = arg;
+	struct gyre *rt;
+
+	setenv("GYRE_ROUTE", doomed->route, 1);
+	pthread_cancel(pthread_self());		/* at the next cancellation point */
+	rt = test_open_workers(2);
+	call_while_doomed(rt);
+	expect_status(gyre_close(rt), GYRE_OK);
+	gyre_free(rt);
+	doomed->survived = true;
+	pthread_testcancel();
+	return NULL;
+}
+
+TEST(no_call_is_a_cancellation_point)
+{
+	unsigned r;
+
+	open_null_fd();
+	for (r = 0; r < 2; r++) {
+		struct doomed doomed = { routes[r], false };
+		pthread_t thread;
+		void *result;
+
+		test_row("by %s", routes[r]);
+		expect_eq(pthread_create(&thread, NULL, be_doomed, &doomed), 0);
+		pthread_join(thread, &result);
+		expect(doomed.survived);
+		expect(result == PTHREAD_CANCELED);
+	}
+	close(null_fd);
+}
+
 /* ------------------------------------------------------------ options -- */
 
 struct bad_options {

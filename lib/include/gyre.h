@@ -437,7 +437,8 @@ struct gyre_options {
 
 /* All defaults: struct gyre_options o = GYRE_OPTIONS_INIT. Since: 0.1 */
 #ifdef __cplusplus
-#define GYRE_OPTIONS_INIT { sizeof(struct gyre_options) }
+#define GYRE_OPTIONS_INIT { sizeof(struct gyre_options), 0, 0, 0, 0, 0, 0, 0, 0, \
+			    GYRE_MODE_DEFAULT, 0, 0, 0, 0, 0, 0 }
 #else
 #define GYRE_OPTIONS_INIT { .size = sizeof(struct gyre_options) }
 #endif
@@ -650,13 +651,13 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
  * GYRE_BUSY: GYRE_OP_NOWAIT, and no room. Effect NONE.
  * GYRE_UNSUPPORTED: this kernel does not know the opcode. Effect NONE.
  * GYRE_INVALID, effect NONE, while the other ops run: prep is NULL or did what
- * is not allowed; unknown flags; reserved is not zero; a worker that does not
- * exist, or in a later op another one than ops[0]'s; a time-out on a later op of
- * a chain; GYRE_OP_LINK on the last op; a chain that is too long; GYRE_OP_LEAVE
+ * is not allowed; unknown flags; reserved is not zero; in a later op another
+ * worker than ops[0]'s; a time-out on a later op of a chain; GYRE_OP_LINK on the last op; a chain that is too long; GYRE_OP_LEAVE
  * and memory outside the library's buffers.
  *
  * GYRE_INVALID for the whole call, ops untouched: ops is NULL, or count is more
- * than 2^24. GYRE_CLOSED, GYRE_NO_REACTOR, GYRE_WOULD_DEADLOCK, GYRE_NO_MEMORY
+ * than 2^24. For the whole call, with every op GYRE_INVALID: ops[0].worker names
+ * a worker that does not exist. GYRE_CLOSED, GYRE_NO_REACTOR, GYRE_WOULD_DEADLOCK, GYRE_NO_MEMORY
  * and GYRE_SYSTEM for the whole call: every op gets that status too, with res
  * -ECANCELED and effect NONE.
  *
