@@ -115,6 +115,8 @@ static int run_plan(struct bench_plan *plan, struct bench_target *target, FILE *
 	unsigned i;
 	int rc = 0;
 
+	if (plan->suite)
+		rc = bench_life_measure(&plan->life);
 	bench_progress_start(&progress, plan);
 	for (i = 0; i < plan->case_count && rc == 0; i++) {
 		rc = run_case(plan, &plan->cases[i], target, &progress);

@@ -12,6 +12,7 @@
  * bench_target.c		the file that is read or written
  * bench_run.c			one run: threads, gate, window, figures
  * bench_engines.c, bench_ring.c, bench_handover.c	the engines
+ * bench_life.c			what a runtime costs that is only there
  * bench_figures.c		medians, paired ratios, goals
  * bench_machine.c, bench_progress.c, bench_report.c, bench_json.c	what is told
  * bench.c			main: every case, round and engine in order
@@ -108,6 +109,20 @@ enum bench_sense { BENCH_TOLD, BENCH_AT_LEAST, BENCH_AT_MOST };
  * One line of a suite's summary: a metric of an engine, or its ratio to
  * another's, and what the project wants it to be.
  */
+/* What a runtime of two workers costs that is only there. */
+struct bench_life {
+	double open_close_us;		/* gyre_open() and gyre_free() */
+	double rss_kib;			/* after a thousand calls */
+	double idle_switches;		/* context switches of its workers in an idle second */
+	double idle_cpu_us;		/* CPU time of the process in that second */
+};
+
+#define BENCH_LIFE_OPEN_CLOSE_US_MAX	1000
+#define BENCH_LIFE_RSS_KIB_MAX		1536
+
+/* 0, or -1 after a complaint. */
+int bench_life_measure(struct bench_life *ret);
+
 struct bench_goal {
 	unsigned kase;
 	const struct bench_engine *engine;
@@ -138,6 +153,7 @@ struct bench_plan {
 	bool overwrite;
 	struct bench_case cases[BENCH_CASES_MAX];
 	unsigned case_count;
+	struct bench_life life;		/* with a suite */
 	struct bench_goal goals[BENCH_GOALS_MAX];
 	unsigned goal_count;
 };

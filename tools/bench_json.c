@@ -319,6 +319,12 @@ static void write_report(struct json *json, const struct bench_plan *plan,
 		write_case(json, &plan->cases[i]);
 	json_close(json, ']');
 	if (plan->goal_count > 0) {
+		json_open(json, "runtime", '{');
+		json_number(json, "open_close_us", plan->life.open_close_us);
+		json_number(json, "rss_kib", plan->life.rss_kib);
+		json_number(json, "idle_switches", plan->life.idle_switches);
+		json_number(json, "idle_cpu_us", plan->life.idle_cpu_us);
+		json_close(json, '}');
 		json_open(json, "goals", '[');
 		for (i = 0; i < plan->goal_count; i++)
 			write_goal(json, plan, &plan->goals[i]);

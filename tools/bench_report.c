@@ -233,6 +233,15 @@ static void print_floor(FILE *file, const struct bench_plan *plan)
 	}
 }
 
+static void print_life(FILE *file, const struct bench_life *life)
+{
+	fprintf(file, "A runtime of 2 workers: opened and closed in %.0f us (goal <= %d), "
+		"%.0f KiB of RSS (goal <= %d); in an idle second its workers are switched to "
+		"%.0f times (goal 0), and the process takes %.0f us of CPU.\n",
+		life->open_close_us, BENCH_LIFE_OPEN_CLOSE_US_MAX, life->rss_kib,
+		BENCH_LIFE_RSS_KIB_MAX, life->idle_switches, life->idle_cpu_us);
+}
+
 /* A table that Markdown understands too, so that it can go into a README as it is. */
 void bench_report_suite(FILE *file, const struct bench_plan *plan)
 {
@@ -259,5 +268,6 @@ void bench_report_suite(FILE *file, const struct bench_plan *plan)
 	fprintf(file, "\nMedians of %u round%s of %g s; a ratio is the median of each round's.\n",
 		plan->rounds, plan->rounds == 1 ? "" : "s", plan->seconds);
 	print_floor(file, plan);
+	print_life(file, &plan->life);
 	fflush(file);
 }
