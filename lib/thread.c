@@ -14,6 +14,7 @@
 /* All threads' records. The lock is a leaf: nothing else is taken under it. */
 static union gyre__mutex threads_lock = GYRE__MUTEX_INIT;
 static struct gyre__thread *threads;
+static unsigned threads_come;
 static bool fork_guarded;
 
 static void lock_threads(void)
@@ -119,6 +120,7 @@ static struct gyre__thread *thread_new(void)
 	lock_threads();
 	guarded = guard_fork();
 	if (guarded) {
+		self->number = threads_come++;
 		self->next = threads;
 		if (threads)
 			threads->prev = self;
@@ -195,7 +197,7 @@ static struct gyre__home *move_in(struct gyre__thread *self, struct gyre *rt)
 	lock_threads();
 	home_give_up(home);
 	gyre__store(&home->rt, rt, relaxed);
-	home->worker = gyre__crew_greet(rt->crew);
+	home->worker = gyre__crew_greet(rt->crew, self->number);
 	unlock_threads();
 	return home;
 }

@@ -35,6 +35,7 @@ struct gyre__thread {
 	_Atomic(struct gyre *) inside GYRE__OWN_LINE;
 	struct gyre__home homes[GYRE__HOMES];
 	unsigned next_home;
+	unsigned number;		/* n-th thread that came */
 	bool reply_made;
 
 	/* For batches of more than one: one allocation, so many ops long. */

@@ -38,6 +38,56 @@
 #define gyre__load_shared(ptr)		__atomic_load_n((ptr), __ATOMIC_ACQUIRE)
 #define gyre__store_shared(ptr, value)	__atomic_store_n((ptr), (value), __ATOMIC_RELEASE)
 
+#ifdef GYRE_SIM
+/*
+ * The simulation build (tests/sim): before each of them the seeded scheduler
+ * may switch threads. Counters are left alone: nothing is decided by them.
+ */
+void gyre__sim_point(const char *where);
+
+#define GYRE__SIM_TEXT_(line)	#line
+#define GYRE__SIM_TEXT(line)	GYRE__SIM_TEXT_(line)
+#define gyre__sim_here(what)	gyre__sim_point(what " " __FILE__ ":" GYRE__SIM_TEXT(__LINE__))
+
+#undef gyre__load
+#define gyre__load(ptr, order) \
+	(gyre__sim_here("load"), atomic_load_explicit((ptr), memory_order_##order))
+#undef gyre__store
+#define gyre__store(ptr, value, order) \
+	(gyre__sim_here("store"), atomic_store_explicit((ptr), (value), memory_order_##order))
+#undef gyre__exchange
+#define gyre__exchange(ptr, value, order) \
+	(gyre__sim_here("exchange"), \
+	 atomic_exchange_explicit((ptr), (value), memory_order_##order))
+#undef gyre__fetch_add
+#define gyre__fetch_add(ptr, value, order) \
+	(gyre__sim_here("fetch_add"), \
+	 atomic_fetch_add_explicit((ptr), (value), memory_order_##order))
+#undef gyre__fetch_sub
+#define gyre__fetch_sub(ptr, value, order) \
+	(gyre__sim_here("fetch_sub"), \
+	 atomic_fetch_sub_explicit((ptr), (value), memory_order_##order))
+#undef gyre__fetch_or
+#define gyre__fetch_or(ptr, value, order) \
+	(gyre__sim_here("fetch_or"), \
+	 atomic_fetch_or_explicit((ptr), (value), memory_order_##order))
+#undef gyre__cas
+#define gyre__cas(ptr, expected, value, order) \
+	(gyre__sim_here("cas"), \
+	 atomic_compare_exchange_strong_explicit((ptr), (expected), (value), \
+						 memory_order_##order, memory_order_acquire))
+#undef gyre__count
+#define gyre__count(ptr, n) \
+	atomic_store_explicit((ptr), atomic_load_explicit((ptr), memory_order_relaxed) + (n), \
+			      memory_order_relaxed)
+#undef gyre__load_shared
+#define gyre__load_shared(ptr) \
+	(gyre__sim_here("load_shared"), __atomic_load_n((ptr), __ATOMIC_ACQUIRE))
+#undef gyre__store_shared
+#define gyre__store_shared(ptr, value) \
+	(gyre__sim_here("store_shared"), __atomic_store_n((ptr), (value), __ATOMIC_RELEASE))
+#endif
+
 /*
  * A hint: this line is about to be written. Spelled out for x86-64, where the
  * compiler, asked for the oldest of its CPUs, makes a plain prefetch of it.

@@ -16,9 +16,10 @@
 #define RETRY_NS_FIRST	(10 * GYRE__NS_PER_MS)
 #define RETRY_NS_MAX	GYRE__NS_PER_S
 
+/* Once, and not of one that was cut off its chain: that is on its way out as a NOP. */
 static bool may_be_asked(const struct gyre__op *op)
 {
-	return op->state == GYRE__OP_FLYING;
+	return op->state == GYRE__OP_FLYING && op->reason == GYRE__OP_NO_REASON;
 }
 
 void gyre__ring_ask_end(struct gyre__ring *ring, struct gyre__op *op, enum gyre__op_reason reason)
@@ -27,6 +28,8 @@ void gyre__ring_ask_end(struct gyre__ring *ring, struct gyre__op *op, enum gyre_
 		return;
 	op->reason = (uint8_t)reason;
 	gyre__op_more(&ring->table, op)->retry_ns = 0;
+	if (op->chain != GYRE__NO_SLOT)
+		ring->table.more[op->chain].chain_asked = true;
 	gyre__op_set_state(op, GYRE__OP_ASKED);
 	gyre__timer_arm(&ring->timers, &ring->table, op, 0);
 }
@@ -46,6 +49,14 @@ static struct gyre__op *chain_running(struct gyre__ring *ring, const struct gyre
 			running = op;
 	}
 	return running;
+}
+
+void gyre__ring_hasten_chain(struct gyre__ring *ring, const struct gyre__op *first)
+{
+	struct gyre__op *running = chain_running(ring, first);
+
+	if (running && running->reason == GYRE__OP_CANCELLED && running->timer != GYRE__NO_SLOT)
+		gyre__timer_arm(&ring->timers, &ring->table, running, 0);
 }
 
 static void complete_cancel(struct gyre__ring *ring, struct gyre__op *op)
@@ -72,15 +83,28 @@ static bool send_cancel(struct gyre__ring *ring, struct gyre__op *target)
 	return true;
 }
 
+/* When the caller of an op with GYRE_OP_LEAVE goes, whatever else was asked; GYRE__NEVER. */
+static uint64_t leave_ns(struct gyre__ring *ring, const struct gyre__op *op)
+{
+	const struct gyre__batch *batch = op->batch;
+
+	if (!batch || !(batch->flags & GYRE__BATCH_DETAILED) ||
+	    !gyre__op_more(&ring->table, op)->left_buffer || batch->ops[op->index].timeout_ns == 0)
+		return GYRE__NEVER;
+	return gyre__deadline(batch->start_ns, batch->ops[op->index].timeout_ns);
+}
+
 static void rearm(struct gyre__ring *ring, struct gyre__op *op)
 {
 	struct gyre__op_more *more = gyre__op_more(&ring->table, op);
+	uint64_t retry_ns, leaves_ns = leave_ns(ring, op);
 
 	more->retry_ns = more->retry_ns ? 2 * more->retry_ns : RETRY_NS_FIRST;
 	if (more->retry_ns > RETRY_NS_MAX)
 		more->retry_ns = RETRY_NS_MAX;
+	retry_ns = gyre__deadline(ring->now_ns, more->retry_ns);
 	gyre__timer_arm(&ring->timers, &ring->table, op,
-			gyre__deadline(ring->now_ns, more->retry_ns));
+			leaves_ns < retry_ns ? leaves_ns : retry_ns);
 }
 
 /*
@@ -107,8 +131,9 @@ static struct gyre__op *timer_target(struct gyre__ring *ring, struct gyre__op *o
 {
 	struct gyre__op *target = op->state == GYRE__OP_DONE ? chain_running(ring, op) : op;
 
-	/* HELD is the kernel's last look at the op's memory: nothing to cancel. */
-	return target && target->state != GYRE__OP_HELD ? target : NULL;
+	/* HELD is the kernel's last look at the op's memory, CUT a NOP: nothing to cancel. */
+	return target && target->state != GYRE__OP_HELD && target->reason != GYRE__OP_CUT ?
+	       target : NULL;
 }
 
 /* The op's timer is due. False: there is no room for the cancel now. */
@@ -126,10 +151,9 @@ static bool fire(struct gyre__ring *ring, struct gyre__op *op)
 	}
 	if (!send_cancel(ring, target))
 		return false;
-	rearm(ring, op);
-	if (target->batch && gyre__op_more(&ring->table, target)->left_buffer &&
-	    target->reason == GYRE__OP_TIMED_OUT)
+	if (leave_ns(ring, target) <= ring->now_ns)
 		leave(ring, target);
+	rearm(ring, op);
 	return true;
 }
 

@@ -46,6 +46,9 @@ static void bury_call(struct gyre__ring *ring, struct gyre__op *op, gyre__verdic
 	struct gyre__result result = { .res = -ECANCELED };
 	uint32_t index = op->index;
 
+	if (gyre__verdict_effect(verdict) == GYRE_EFFECT_NONE && op->reason != GYRE__OP_CUT)
+		ring->launched--;	/* the kernel never had it */
+
 	if (op->chain != GYRE__NO_SLOT) {
 		batch->results[index] = result;
 		batch->verdicts[index] = verdict;

@@ -143,6 +143,8 @@ static void complete_chained(struct gyre__ring *ring, struct gyre__op *op)
 		gyre__ring_finish_chain(ring, first);
 	else if (first->state == GYRE__OP_DONE)
 		arm_rest_of_chain(ring, first);
+	if (more->chain_asked && more->chain_left > 0)
+		gyre__ring_hasten_chain(ring, first);
 }
 
 /* Its caller has gone; now the kernel has let go of the buffer, too. */
@@ -161,7 +163,7 @@ void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op)
 	gyre__verdict verdict = 0;
 	uint32_t index = op->index;
 
-	ring->completed_calls++;
+	ring->completed_calls += op->reason != GYRE__OP_CUT;
 	if (gyre__unlikely(op->chain != GYRE__NO_SLOT)) {
 		complete_chained(ring, op);
 		return;

@@ -70,6 +70,7 @@ struct gyre__op_more {
 	uint64_t retry_ns;			/* a cancel that found nothing is sent again after so long */
 	uint32_t chain_left;			/* in the first op's: ops of the chain without a final CQE */
 	uint32_t chain_len;
+	bool chain_asked;			/* in the first op's: the end of one of its ops was asked for */
 };
 
 struct gyre__op_list {

@@ -52,12 +52,16 @@ void gyre__reply_done(struct gyre__reply *reply)
 
 static bool reply_spin(struct gyre__reply *reply, const struct gyre__pace *pace, uint64_t budget_ns)
 {
-	struct gyre__spinning spinning = { .budget_ns = budget_ns };
+	struct gyre__spinning spinning;
 
-	do
-		if (reply_is_there(reply))
-			return true;
-	while (gyre__spin_once(&spinning, pace));
+	gyre__spin_start(&reply->spin, budget_ns, &spinning);
+	do {
+		if (!reply_is_there(reply))
+			continue;
+		gyre__spin_won(&reply->spin, &spinning);
+		return true;
+	} while (gyre__spin_once(&spinning, pace));
+	gyre__spin_lost(&reply->spin);
 	return false;
 }
 
@@ -90,13 +94,8 @@ void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool c
 {
 	uint64_t budget_ns = gyre__spin_budget(&reply->spin, pace, cold);
 
-	if (budget_ns) {
-		if (gyre__likely(reply_spin(reply, pace, budget_ns))) {
-			gyre__spin_won(&reply->spin);
-			return;
-		}
-		gyre__spin_lost(&reply->spin);
-	}
+	if (gyre__likely(budget_ns && reply_spin(reply, pace, budget_ns)))
+		return;
 	if (!reply_is_there(reply))
 		reply_sleep(reply, pace);
 }

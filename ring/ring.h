@@ -98,7 +98,7 @@ struct gyre__ring {
 	struct gyre__fork_guard fork_guard;
 	int tomb_fd;				/* end of file here: the kernel has let go of everything */
 	struct gyre__features features;
-	bool harmless[GYRE__OPCODES];		/* see gyre__sanitize() */
+	uint8_t traits[GYRE__OPCODES];		/* GYRE__TRAIT_*, see sanitize.h */
 	struct gyre__ring_config config;
 	struct gyre__ring_buffers buffers;
 	size_t ring_bytes, sqes_bytes;

@@ -242,13 +242,33 @@ static bool zeros_will_do(enum rule rule)
 	return rule == PLAIN || rule == PRIORITY || rule == NOP || rule == SOCKET;
 }
 
+/*
+ * Opcodes that the kernel starts within the submit, with their file in hand, or
+ * that have none. All others it may give to threads of its own, which look the
+ * descriptor up when they come to it; one that is not listed here counts as such.
+ */
+static bool file_is_taken_at_submit(uint8_t opcode)
+{
+	switch (opcode) {
+	case 1: case 2: case 4: case 5: case 22: case 23:	/* reads and writes */
+	case 6:							/* POLL_ADD */
+	case 9: case 10: case 26: case 27: case 47: case 48:	/* sends and receives */
+	case 13: case 16: case 56: case 57:			/* ACCEPT, CONNECT, BIND, LISTEN */
+		return true;
+	default:
+		return !names_descriptor(opcode);
+	}
+}
+
 void gyre__sanitize_prepare(struct gyre__ring *ring)
 {
 	unsigned i;
 
+	for (i = 0; i < GYRE__OPCODES; i++)
+		ring->traits[i] = file_is_taken_at_submit((uint8_t)i) ? 0 : GYRE__TRAIT_LATE_FILE;
 	for (i = 0; i < ROW_COUNT; i++)
-		ring->harmless[i] = zeros_will_do(rows[i].rule) &&
-				    gyre__features_has(&ring->features, (uint8_t)i);
+		if (zeros_will_do(rows[i].rule) && gyre__features_has(&ring->features, (uint8_t)i))
+			ring->traits[i] |= GYRE__TRAIT_HARMLESS;
 }
 
 enum gyre__refusal gyre__sanitize_fully(const struct gyre__ring *ring,

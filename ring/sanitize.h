@@ -33,7 +33,11 @@ enum gyre__refusal {
 	GYRE__REFUSALS
 };
 
-/* Any thread, once a ring's features are known: which opcodes gyre__sanitize() need not look at twice. */
+/* Of an opcode, in ring->traits[]. */
+#define GYRE__TRAIT_HARMLESS	1	/* zeros in what gyre__sanitize() looks at are all it asks for */
+#define GYRE__TRAIT_LATE_FILE	2	/* the kernel looks its descriptors up some time after the submit */
+
+/* Any thread, once a ring's features are known. */
 void gyre__sanitize_prepare(struct gyre__ring *ring);
 
 /* The whole check. */
@@ -47,7 +51,7 @@ enum gyre__refusal gyre__sanitize_fully(const struct gyre__ring *ring,
 static inline enum gyre__refusal gyre__sanitize(const struct gyre__ring *ring,
 						const struct io_uring_sqe *sqe)
 {
-	if (gyre__likely(ring->harmless[sqe->opcode] && sqe->fd != ring->uring.ring_fd &&
+	if (gyre__likely((ring->traits[sqe->opcode] & GYRE__TRAIT_HARMLESS) && sqe->fd != ring->uring.ring_fd &&
 			 sqe->fd != ring->wake_fd && sqe->fd != ring->tomb_fd &&
 			 !(sqe->flags | sqe->ioprio | sqe->personality) && sqe->rw_flags == 0))
 		return GYRE__ACCEPTED;

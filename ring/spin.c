@@ -6,6 +6,7 @@
 #define WAKE_NS_MAX		(100 * GYRE__NS_PER_US)
 #define SKIP_MAX		63
 #define COLD_MAX		8
+#define TOGETHER		64
 
 void gyre__pace_init(struct gyre__pace *pace, uint64_t spin_ns)
 {
@@ -50,9 +51,13 @@ uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pac
 	return spin_worth_ns(pace);
 }
 
-void gyre__spin_won(struct gyre__spin *spin)
+void gyre__spin_won(struct gyre__spin *spin, const struct gyre__spinning *spinning)
 {
 	spin->skip_max /= 2;
+	if (spinning->together)
+		spin->together--;
+	else if (spinning->yielded)
+		spin->together = TOGETHER;
 }
 
 void gyre__spin_lost(struct gyre__spin *spin)
@@ -61,6 +66,7 @@ void gyre__spin_lost(struct gyre__spin *spin)
 	if (spin->skip_max > SKIP_MAX)
 		spin->skip_max = SKIP_MAX;
 	spin->skip = spin->skip_max;
+	spin->together = 0;
 }
 
 void gyre__spin_slept_ns(struct gyre__spin *spin, const struct gyre__pace *pace, uint64_t slept_ns)

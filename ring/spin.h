@@ -30,9 +30,10 @@ struct gyre__spin {
 	uint32_t skip_max;		/* coming waits to sleep at once, after the next failure */
 	uint32_t skip;			/* of which so many are left */
 	uint32_t cold;			/* waits in a row for somebody who had to be woken first */
+	uint32_t together;		/* coming waits for somebody on this very CPU: yield to it */
 };
 
-#define GYRE__SPIN_TURNS_A_YIELD	512
+#define GYRE__SPIN_TURNS_A_YIELD	128
 #define GYRE__SPIN_YIELDS	40	/* a crowded wait gives up after so many */
 
 void gyre__pace_init(struct gyre__pace *pace, uint64_t spin_ns);
@@ -47,9 +48,6 @@ void gyre__pace_note_wake(struct gyre__pace *pace, uint64_t took_ns);
  */
 uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pace, bool cold);
 
-/* What came of the wait that spun for its budget. */
-void gyre__spin_won(struct gyre__spin *spin);
-void gyre__spin_lost(struct gyre__spin *spin);
 
 /* A sleep turned out shorter than spinning would have been: try again soon. */
 void gyre__spin_slept_ns(struct gyre__spin *spin, const struct gyre__pace *pace, uint64_t slept_ns);
@@ -60,12 +58,28 @@ struct gyre__spinning {
 	uint64_t until_ns;
 	uint32_t turns;
 	uint32_t yields;
+	bool together;
+	bool yielded;			/* in the last turn, of a wait that pauses otherwise */
 };
+
+static inline void gyre__spin_start(const struct gyre__spin *spin, uint64_t budget_ns,
+				    struct gyre__spinning *ret)
+{
+	*ret = (struct gyre__spinning){ .budget_ns = budget_ns, .together = spin->together > 0 };
+}
+
+/*
+ * What came of it. A wait that was over after the odd yield was for somebody
+ * who wanted this CPU: the next ones give it up at once.
+ */
+void gyre__spin_won(struct gyre__spin *spin, const struct gyre__spinning *spinning);
+void gyre__spin_lost(struct gyre__spin *spin);
 
 /* One turn of it: pauses or yields. False: the budget is spent. */
 static inline bool gyre__spin_once(struct gyre__spinning *spinning, const struct gyre__pace *pace)
 {
-	if (gyre__load(&pace->crowded, relaxed)) {
+	spinning->yielded = false;
+	if (spinning->together || gyre__load(&pace->crowded, relaxed)) {
 		gyre__sys->yield();
 		if (++spinning->yields >= GYRE__SPIN_YIELDS && pace->spin_ns == GYRE_SPIN_AUTO)
 			return false;
@@ -77,9 +91,10 @@ static inline bool gyre__spin_once(struct gyre__spinning *spinning, const struct
 	/* The clock costs as much as a pause: look at it now and then. */
 	if (++spinning->turns % 32 != 0)
 		return true;
-	/* Whoever is waited for may be waiting for this very CPU. */
-	if (spinning->turns % GYRE__SPIN_TURNS_A_YIELD == 0)
+	if (spinning->turns % GYRE__SPIN_TURNS_A_YIELD == 0) {
+		spinning->yielded = true;
 		gyre__sys->yield();
+	}
 	if (spinning->until_ns == 0)
 		spinning->until_ns = gyre__deadline(gyre__sys->now_ns(), spinning->budget_ns);
 	return gyre__sys->now_ns() < spinning->until_ns;

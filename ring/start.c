@@ -95,7 +95,8 @@ static inline struct gyre__op *launch(struct gyre__ring *ring, struct io_uring_s
 	op->sq_position = position;
 	op->fd = sqe->fd;
 	op->opcode = sqe->opcode;
-	op->late_file = sqe->flags & IOSQE_ASYNC;
+	op->late_file = (sqe->flags & IOSQE_ASYNC) ||
+			(ring->traits[sqe->opcode] & GYRE__TRAIT_LATE_FILE);
 	op->since_ns = ring->now_ns;
 	sqe->user_data = gyre__op_user_data(&ring->table, op);
 	return op;
@@ -195,6 +196,7 @@ static void start_chain(struct gyre__ring *ring, struct gyre__batch *batch, uint
 	}
 	gyre__op_more(&ring->table, head)->chain_left = len;
 	gyre__op_more(&ring->table, head)->chain_len = len;
+	gyre__op_more(&ring->table, head)->chain_asked = false;
 	arm_timeout(ring, batch, head);
 }
 

@@ -184,6 +184,8 @@ static void cut_chain(struct gyre__ring *ring, uint32_t head)
 		memset(sqe, 0, sizeof(*sqe));
 		io_uring_prep_nop(sqe);
 		sqe->user_data = user_data;
+		if (op->reason != GYRE__OP_CUT)
+			ring->launched--;	/* it never will be */
 		op->reason = GYRE__OP_CUT;
 	}
 }
@@ -415,6 +417,10 @@ bool gyre__ring_turn(struct gyre__ring *ring)
 	bool did = false;
 
 	gyre__ring_assert_owner(ring);
+	if (gyre__unlikely(ring->dying)) {	/* since the last sleep: start nothing more */
+		gyre__ring_die(ring, ring->dying);
+		return true;
+	}
 	if (gyre__inbox_has(&ring->inbox, ring->sealed)) {
 		gyre__ring_take_inbox(ring);
 		did = true;
@@ -449,14 +455,18 @@ static bool something_came(struct gyre__ring *ring)
 
 static bool spin(struct gyre__ring *ring, uint64_t budget_ns)
 {
-	struct gyre__spinning spinning = { .budget_ns = budget_ns };
+	struct gyre__spinning spinning;
 
+	gyre__spin_start(&ring->spin, budget_ns, &spinning);
 	do {
 		/* For writing: the take is a compare-and-swap, and comes next. */
 		gyre__prefetch_for_write(&ring->inbox.word);
-		if (something_came(ring))
-			return true;
+		if (!something_came(ring))
+			continue;
+		gyre__spin_won(&ring->spin, &spinning);
+		return true;
 	} while (gyre__spin_once(&spinning, &ring->pace));
+	gyre__spin_lost(&ring->spin);
 	return false;
 }
 
@@ -509,11 +519,8 @@ void gyre__ring_wait(struct gyre__ring *ring)
 			if (budget_ns > next_ns - now_ns)
 				budget_ns = next_ns - now_ns;
 		}
-		if (spin(ring, budget_ns)) {
-			gyre__spin_won(&ring->spin);
+		if (spin(ring, budget_ns))
 			return;
-		}
-		gyre__spin_lost(&ring->spin);
 	}
 	go_to_sleep(ring);
 }

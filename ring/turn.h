@@ -98,6 +98,8 @@ void gyre__ring_refuse_nowait(struct gyre__ring *ring);
 void gyre__ring_drop_waiting(struct gyre__ring *ring, enum gyre_status status);
 /* Whose ticket says that its end was asked for? */
 void gyre__ring_look_for_cancels(struct gyre__ring *ring);
+/* The chain has moved on: if the end of the op that runs now was asked for, it is time. */
+void gyre__ring_hasten_chain(struct gyre__ring *ring, const struct gyre__op *first);
 /* Everything that is in flight is asked to end. */
 void gyre__ring_cancel_all(struct gyre__ring *ring);
 

@@ -21,7 +21,6 @@ struct gyre__crew_config {
 
 struct gyre__crew {
 	unsigned count;
-	_Atomic unsigned next;		/* for callers that come for the first time */
 	struct gyre__worker *worker[];
 };
 
@@ -38,10 +37,10 @@ void gyre__crew_stop(struct gyre__crew *crew, uint64_t drain_ns);
 /* Frees a crew that was stopped; in a forked child, any. */
 void gyre__crew_free(struct gyre__crew *crew);
 
-/* A first worker for a caller; it stays with it. */
-static inline unsigned gyre__crew_greet(struct gyre__crew *crew)
+/* The worker that the n-th caller starts with, each time that it comes. */
+static inline unsigned gyre__crew_greet(const struct gyre__crew *crew, unsigned nth)
 {
-	return gyre__fetch_add(&crew->next, 1, relaxed) % crew->count;
+	return nth % crew->count;
 }
 
 /*

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The simulated kernel: a filling of the table in ring/sys.h. Descriptors,
+ * memory, threads and faults are kernel.c's, io_uring is uring.c's.
+ */
+#ifndef GYRE_SIM_KERNEL_H
+#define GYRE_SIM_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "oracle.h"
+#include "ring/sys.h"
+
+extern const struct gyre__sys gyre__sys_sim;
+
+/* What goes wrong in this seed, and how often: of 1000. Rolled anew for each. */
+struct sim_faults {
+	unsigned eintr, eagain, ebusy, partial;	/* of io_uring_enter */
+	unsigned ebadr, fatal;			/* of it, and it is the ring's end; at most one a seed */
+	unsigned op_errno, short_io, slow;
+	unsigned cancel_miss, cancel_late, cut_off;
+	unsigned fail_at;			/* the n-th call that can fail does; 0: none */
+	bool post_directly;			/* completions need no task work */
+	bool old;				/* refuses newer set-up flags */
+};
+extern struct sim_faults sim_faults;
+
+void sim_kernel_begin(bool deadly);	/* deadly: rings may die */
+void sim_kernel_check_end(void);	/* nothing of the library's is left */
+bool sim_kernel_owns(uint64_t addr, size_t len);	/* live memory of the library's */
+
+/* ---------------------------------------------- files, for both halves -- */
+
+enum sim_file_kind { SIM_FILE_FREE, SIM_FILE_EVENTFD, SIM_FILE_PIPE, SIM_FILE_DATA, SIM_FILE_RING };
+
+#define SIM_PIPE_BYTES	64
+#define SIM_DATA_BYTES	1024
+
+struct sim_pipe {
+	unsigned readers, writers;
+	unsigned len;
+	unsigned char bytes[SIM_PIPE_BYTES];
+};
+
+struct sim_file {
+	enum sim_file_kind kind;
+	unsigned refs;
+	bool writes;			/* the pipe's writing end */
+	bool scenarios;			/* not the library's */
+	unsigned number;		/* of the ring */
+	uint64_t count;			/* the eventfd's */
+	struct sim_pipe *pipe;
+	unsigned char *data;
+	size_t data_len;
+};
+
+/* NULL: no such descriptor. */
+struct sim_file *sim_file_get(int fd);
+void sim_file_ref(struct sim_file *file);
+void sim_file_unref(struct sim_file *file);
+int sim_file_open(struct sim_file *file);	/* its descriptor, or -EMFILE */
+struct sim_file *sim_file_new(enum sim_file_kind kind);
+
+/* Reads or writes now: a result, or -EAGAIN where one would have to wait. */
+ssize_t sim_file_read(struct sim_file *file, void *buf, size_t len, uint64_t offset);
+ssize_t sim_file_write(struct sim_file *file, const void *buf, size_t len, uint64_t offset);
+unsigned sim_file_poll(const struct sim_file *file);
+/* Something about it has changed: whoever waits for it, thread or op, looks again. */
+void sim_file_changed(struct sim_file *file);
+
+/* Is it this call's turn to fail? With one of errnos, zero-terminated; 0: no. */
+int sim_failure(const char *call, const int *errnos);
+
+/* For scenarios; negative errno. */
+int sim_scenario_pipe(int ret[2]);
+int sim_scenario_file(const void *data, size_t len);
+int sim_scenario_close(int fd);
+int sim_scenario_write(int fd, const void *data, size_t len);
+
+/* -------------------------------------------------------------- uring.c -- */
+
+void sim_uring_begin(void);
+void sim_uring_check_end(void);
+uint64_t sim_uring_next_ns(void);
+void sim_uring_run(uint64_t now_ns);
+void sim_uring_file_changed(struct sim_file *file);
+void sim_uring_closed(unsigned number);		/* its descriptor is gone */
+int sim_uring_mmap(unsigned number, off_t offset, size_t len, void **ret);
+int sim_uring_setup(unsigned entries, struct io_uring_params *params);
+int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned flags, void *arg,
+		    size_t arg_size);
+int sim_uring_register(int fd, unsigned opcode, void *arg, unsigned count);
+/* Do ops that nobody waits for any more still use this memory? */
+bool sim_uring_uses(const void *ptr, size_t len);
+
+/* Zeroed memory of the kernel's own, until the seed's end. */
+void *sim_kernel_alloc(size_t size);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+#include "oracle.h"
+
+#include <errno.h>
+#include <linux/io_uring.h>
+#include <string.h>
+
+#include "kernel.h"
+#include "sched.h"
+
+#define LENT_MAX	64
+
+const char *const sim_reached_names[SIM_REACHED_COUNT] = {
+	[SIM_CALLS] = "calls answered", [SIM_OK] = "OK", [SIM_ERROR] = "OK with an errno",
+	[SIM_TIMED_OUT] = "TIMED_OUT", [SIM_CANCELLED] = "CANCELLED", [SIM_CLOSED] = "CLOSED",
+	[SIM_DEAD] = "WORKER_DEAD", [SIM_BUSY] = "BUSY", [SIM_INVALID] = "INVALID",
+	[SIM_NO_MEMORY] = "NO_MEMORY", [SIM_SYSTEM] = "SYSTEM",
+	[SIM_UNKNOWN] = "effect UNKNOWN", [SIM_LEFT] = "left behind",
+	[SIM_EINTR] = "enter: EINTR", [SIM_EAGAIN] = "enter: EAGAIN", [SIM_EBUSY] = "enter: EBUSY",
+	[SIM_EBADR] = "enter: EBADR", [SIM_FATAL] = "enter: fatal errno", [SIM_ETIME] = "enter: ETIME",
+	[SIM_PARTIAL] = "partial submit", [SIM_OVERFLOW] = "CQ overflow",
+	[SIM_SHORT] = "short read or write", [SIM_OP_ERRNO] = "op failed by dice",
+	[SIM_CANCEL_HIT] = "cancel: 0", [SIM_CANCEL_MISS] = "cancel: ENOENT",
+	[SIM_CANCEL_LATE] = "cancel: EALREADY", [SIM_CANCEL_FIRST] = "cancel's CQE first",
+	[SIM_CUT_OFF] = "cancelled half-way", [SIM_LINK_BROKEN] = "chain broken",
+	[SIM_TASK_WORK] = "task work", [SIM_CALL_FAILED] = "a system call failed",
+	[SIM_ALLOC_FAILED] = "an allocation failed", [SIM_OPEN_FAILED] = "gyre_open failed",
+	[SIM_LATE_REF] = "descriptor looked up late",
+};
+
+static uint64_t reached_here[SIM_REACHED_COUNT];
+uint64_t *sim_reached = reached_here;
+
+static struct {
+	struct { uint64_t from, to; struct sim_call *call; } lent[LENT_MAX];
+	unsigned lent_count;
+	bool closed, cancelled, died, fault;
+} oracle;
+
+void sim_oracle_begin(void)
+{
+	memset(&oracle, 0, sizeof(oracle));
+}
+
+void sim_oracle_end(void)
+{
+	if (oracle.lent_count)
+		sim_fail("the scenario has not taken back what it lent");
+	sim_kernel_check_end();
+}
+
+void sim_excuse_close(void)
+{
+	oracle.closed = true;
+}
+
+void sim_excuse_cancel(void)
+{
+	oracle.cancelled = true;
+}
+
+void sim_excuse_death(void)
+{
+	oracle.died = true;
+}
+
+void sim_excuse_fault(void)
+{
+	oracle.fault = true;
+}
+
+bool sim_fault_happened(void)
+{
+	return oracle.fault;
+}
+
+/* -------------------------------------------------------------- memory -- */
+
+void sim_lend(const void *ptr, size_t len, struct sim_call *call)
+{
+	if (oracle.lent_count == LENT_MAX)
+		sim_fail("the scenario lends too much at once");
+	oracle.lent[oracle.lent_count].from = (uintptr_t)ptr;
+	oracle.lent[oracle.lent_count].to = (uintptr_t)ptr + len;
+	oracle.lent[oracle.lent_count++].call = call;
+}
+
+void sim_take_back(const void *ptr)
+{
+	unsigned i;
+
+	for (i = 0; i < oracle.lent_count; i++)
+		if (oracle.lent[i].from == (uintptr_t)ptr)
+			break;
+	if (i == oracle.lent_count)
+		sim_fail("the scenario takes back what it has not lent");
+	oracle.lent[i] = oracle.lent[--oracle.lent_count];
+}
+
+void sim_touch(uint64_t addr, size_t len, const char *what)
+{
+	unsigned i;
+
+	for (i = 0; i < oracle.lent_count; i++)
+		if (addr >= oracle.lent[i].from && addr + len <= oracle.lent[i].to)
+			return;
+	if (!sim_kernel_owns(addr, len))
+		sim_fail("the kernel touches memory that nobody lends any more (%s, %zu bytes)",
+			 what, len);
+}
+
+/* --------------------------------------------------------------- truth -- */
+
+static void check_ok(const struct sim_call *call, enum gyre_effect effect, int res)
+{
+	sim_reach(SIM_OK);
+	if (res < 0)
+		sim_reach(SIM_ERROR);
+	if (effect == GYRE_EFFECT_NONE)
+		sim_fail("call %u: OK, but effect NONE", call->id);
+	if (!call->posted)
+		sim_fail("call %u: OK with %d, but the kernel never said so", call->id, res);
+	if (call->res != res)
+		sim_fail("call %u: OK with %d, but the kernel said %d", call->id, res, call->res);
+}
+
+/* Is there any reason in this seed for such an answer? */
+static void check_excuse(const struct sim_call *call, enum gyre_status status, uint32_t flags,
+			 uint64_t timeout_ns, uint64_t start_ns)
+{
+	switch (status) {
+	case GYRE_TIMED_OUT:
+		sim_reach(SIM_TIMED_OUT);
+		if (!timeout_ns)
+			sim_fail("call %u: TIMED_OUT without a time-out", call->id);
+		if (sim_now_ns() < start_ns + timeout_ns)
+			sim_fail("call %u: TIMED_OUT too early", call->id);
+		break;
+	case GYRE_CANCELLED:
+		sim_reach(SIM_CANCELLED);
+		if (!oracle.cancelled && !oracle.closed && !(flags & GYRE_OP_LINK))
+			sim_fail("call %u: CANCELLED, and nobody has", call->id);
+		break;
+	case GYRE_CLOSED:
+		sim_reach(SIM_CLOSED);
+		if (!oracle.closed)
+			sim_fail("call %u: CLOSED, and nobody has", call->id);
+		break;
+	case GYRE_WORKER_DEAD:
+		sim_reach(SIM_DEAD);
+		if (!oracle.died)
+			sim_fail("call %u: WORKER_DEAD, and none is", call->id);
+		break;
+	case GYRE_BUSY:
+		sim_reach(SIM_BUSY);
+		if (!(flags & GYRE_OP_NOWAIT))
+			sim_fail("call %u: BUSY, but it would have waited", call->id);
+		break;
+	case GYRE_NO_MEMORY:
+	case GYRE_SYSTEM:
+		sim_reach(status == GYRE_SYSTEM ? SIM_SYSTEM : SIM_NO_MEMORY);
+		if (!oracle.fault)
+			sim_fail("call %u: %s, and nothing has failed", call->id,
+				 gyre_status_name(status));
+		break;
+	case GYRE_INVALID:
+		sim_reach(SIM_INVALID);
+		break;
+	default:
+		sim_fail("call %u: no such answer: %s", call->id, gyre_status_name(status));
+	}
+}
+
+void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effect effect, int res,
+		  uint32_t flags, uint64_t timeout_ns, uint64_t start_ns)
+{
+	sim_reach(SIM_CALLS);
+	sim_note((uint64_t)call->id << 32 | (uint64_t)status << 8 | (uint64_t)effect);
+	sim_trace("call %u is answered: %s, effect %d, res %d", call->id, gyre_status_name(status),
+		  (int)effect, res);
+	if (call->answered)
+		sim_fail("call %u is answered twice", call->id);
+	call->answered = true;
+	if (call->flying && !((flags & GYRE_OP_LEAVE) && status == GYRE_TIMED_OUT))
+		sim_fail("call %u is answered (%s) while the kernel holds it", call->id,
+			 gyre_status_name(status));
+	if (call->flying) {
+		sim_reach(SIM_LEFT);
+		call->left = true;
+	}
+	if (call->taken > 1)
+		sim_fail("call %u was submitted %u times", call->id, call->taken);
+	if (effect == GYRE_EFFECT_UNKNOWN)
+		sim_reach(SIM_UNKNOWN);
+	if (effect == GYRE_EFFECT_NONE && (call->touched || call->left))
+		sim_fail("call %u: effect NONE is a lie: the kernel has done it", call->id);
+	if (status == GYRE_OK)
+		check_ok(call, effect, res);
+	else
+		check_excuse(call, status, flags, timeout_ns, start_ns);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What must be true on every seed, whoever scheduled what.
+ *
+ * Each op of a scenario is a struct sim_call. Its prep leaves the address in the
+ * SQE, so the fake kernel says here what it really did with it, the scenario
+ * says what it was told, and the two are held against each other.
+ */
+#ifndef GYRE_SIM_ORACLE_H
+#define GYRE_SIM_ORACLE_H
+
+#include <gyre.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIM_CALL_MAGIC	0x51dca11u
+
+struct sim_call {
+	uint32_t magic;
+	unsigned id;
+	/* What is asked for. */
+	uint8_t opcode;
+	int fd;
+	void *buf;
+	uint32_t len;
+	uint64_t offset;		/* or nanoseconds */
+	uint8_t sqe_flags;
+	struct __kernel_timespec *ts;
+	/* What the kernel has seen of it: its own account. */
+	unsigned taken;			/* SQEs consumed */
+	unsigned flying;		/* of which the kernel still holds */
+	bool touched;			/* it had an effect, whole or part */
+	bool posted;			/* its CQE was made */
+	int res;			/* what the CQE said */
+	/* What the caller was told. */
+	bool answered;
+	bool left;			/* answered with GYRE_OP_LEAVE: the kernel may go on */
+};
+
+/* Counted over all seeds, to show what was reached. */
+enum sim_reached {
+	SIM_CALLS, SIM_OK, SIM_ERROR, SIM_TIMED_OUT, SIM_CANCELLED, SIM_CLOSED, SIM_DEAD, SIM_BUSY,
+	SIM_INVALID, SIM_NO_MEMORY, SIM_SYSTEM, SIM_UNKNOWN, SIM_LEFT,
+	SIM_EINTR, SIM_EAGAIN, SIM_EBUSY, SIM_EBADR, SIM_FATAL, SIM_ETIME, SIM_PARTIAL, SIM_OVERFLOW,
+	SIM_SHORT, SIM_OP_ERRNO, SIM_CANCEL_HIT, SIM_CANCEL_MISS, SIM_CANCEL_LATE, SIM_CANCEL_FIRST,
+	SIM_CUT_OFF, SIM_LINK_BROKEN, SIM_TASK_WORK, SIM_CALL_FAILED, SIM_ALLOC_FAILED,
+	SIM_OPEN_FAILED, SIM_LATE_REF, SIM_REACHED_COUNT
+};
+extern uint64_t *sim_reached;		/* SIM_REACHED_COUNT of them */
+extern const char *const sim_reached_names[SIM_REACHED_COUNT];
+#define sim_reach(what) (sim_reached[what]++)
+
+void sim_oracle_begin(void);
+void sim_oracle_end(void);		/* nothing is left: see kernel.c for its half */
+
+/* Memory that the kernel may touch, from here to there. */
+void sim_lend(const void *ptr, size_t len, struct sim_call *call);
+void sim_take_back(const void *ptr);
+/* The kernel touches it, for call or (NULL) for the library itself. */
+void sim_touch(uint64_t addr, size_t len, const char *what);
+
+/* The caller of call was told this. */
+void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effect effect, int res,
+		  uint32_t flags, uint64_t timeout_ns, uint64_t start_ns);
+
+/* Said by scenarios and by the fault machinery: what may excuse an answer. */
+void sim_excuse_close(void);
+void sim_excuse_cancel(void);
+void sim_excuse_death(void);
+void sim_excuse_fault(void);
+bool sim_fault_happened(void);
+
+#endif

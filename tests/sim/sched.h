@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A simulated machine's threads, clock and dice.
+ *
+ * Threads are fibers in one thread of this process: at each point at which a
+ * real machine could switch (every atomic, every call into the kernel) the
+ * seeded scheduler says who goes on. The clock is virtual: it moves a little at
+ * each point, and jumps to the next event when nobody can run. What happens is
+ * a function of the seed and of nothing else.
+ */
+#ifndef GYRE_SIM_SCHED_H
+#define GYRE_SIM_SCHED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIM_NEVER	UINT64_MAX
+#define SIM_US		UINT64_C(1000)
+#define SIM_MS		UINT64_C(1000000)
+#define SIM_S		UINT64_C(1000000000)
+
+struct sim_thread;
+typedef void sim_fn(void *arg);
+
+/* What moves without any thread: the kernel's completions. */
+struct sim_events {
+	uint64_t (*next_ns)(void);	/* SIM_NEVER: nothing is due */
+	void (*run)(uint64_t now_ns);	/* what is due; may wake threads, never blocks */
+};
+
+struct sim_outcome {
+	bool failed;
+	char reason[512];
+	uint64_t hash;		/* of everything that was decided and done: equal for equal seeds */
+	uint64_t steps;
+};
+
+/*
+ * Runs fn(arg) as thread 0 and whatever it starts, until all have ended;
+ * then finish(), outside of any thread. verbose: tells the story on stdout.
+ */
+void sim_run(uint64_t seed, bool verbose, const struct sim_events *events, sim_fn *fn, void *arg,
+	     void (*finish)(void), struct sim_outcome *ret);
+
+/* The dice: [0, n); and true in so many of 1000. */
+uint64_t sim_random(uint64_t n);
+bool sim_chance(unsigned per_mille);
+
+uint64_t sim_now_ns(void);
+void sim_pass_ns(uint64_t ns);
+
+/* A point at which another thread may be let run; where: for the reader of the trace. */
+void sim_point(const char *where);
+/* The same for somebody who has nothing better to do: others come first. */
+void sim_relax(const char *where);
+
+/* Waits until somebody wakes the channel; true: the deadline came first. */
+bool sim_block(const void *channel, const char *why, uint64_t deadline_ns);
+void sim_wake(const void *channel);
+
+/* NULL: too many. The name is copied. */
+struct sim_thread *sim_spawn(const char *name, sim_fn *fn, void *arg);
+void sim_join(struct sim_thread *thread);
+struct sim_thread *sim_self(void);
+unsigned sim_thread_id(const struct sim_thread *thread);
+unsigned sim_thread_count(void);
+/* The thread's one pointer, and what is done with it at the thread's end. */
+void *sim_pointer_get(void);
+void sim_pointer_set(void *value, void (*at_exit)(void *value));
+
+/* The seed has failed: ends the run, from whatever depth. */
+__attribute__((__noreturn__, __format__(__printf__, 1, 2)))
+void sim_fail(const char *format, ...);
+
+/* Notes an event in the hash, and where somebody reads along, in words. */
+void sim_note(uint64_t value);
+bool sim_verbose(void);
+__attribute__((__format__(__printf__, 1, 2)))
+void sim_say(const char *format, ...);
+#define sim_trace(...) \
+	do { \
+		if (__builtin_expect(sim_verbose(), 0)) \
+			sim_say(__VA_ARGS__); \
+	} while (0)
+
+#endif
