@@ -93,6 +93,9 @@ static bool control_dump(struct gyre__ring *ring, struct gyre__batch *batch)
 	const struct dump *dump = batch->control_arg;
 
 	dump_head(dump->text, dump->worker);
+	if (ring->busy_ns)
+		gyre__text_add(dump->text, "  the kernel refuses submissions: tried again every %" PRIu64
+			       " us\n", ring->busy_ns / GYRE__NS_PER_US);
 	dump_ring(dump->text, ring);
 	return true;
 }
