@@ -61,7 +61,7 @@ static bool reply_spin(struct gyre__reply *reply, const struct gyre__pace *pace,
 		gyre__spin_won(&reply->spin, &spinning);
 		return true;
 	} while (gyre__spin_once(&spinning, pace));
-	gyre__spin_lost(&reply->spin);
+	gyre__spin_lost(&reply->spin, &spinning);
 	return false;
 }
 

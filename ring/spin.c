@@ -47,6 +47,7 @@ uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pac
 			spin->skip--;
 			return 0;
 		}
+		spin->hogged = false;
 	}
 	return spin_worth_ns(pace);
 }
@@ -60,10 +61,11 @@ void gyre__spin_won(struct gyre__spin *spin, const struct gyre__spinning *spinni
 		spin->together = TOGETHER;
 }
 
-void gyre__spin_lost(struct gyre__spin *spin)
+void gyre__spin_lost(struct gyre__spin *spin, const struct gyre__spinning *spinning)
 {
+	spin->hogged = spinning->hogged;
 	spin->skip_max = spin->skip_max * 2 + 1;
-	if (spin->skip_max > SKIP_MAX)
+	if (spin->skip_max > SKIP_MAX || spin->hogged)
 		spin->skip_max = SKIP_MAX;
 	spin->skip = spin->skip_max;
 	spin->together = 0;
@@ -71,6 +73,6 @@ void gyre__spin_lost(struct gyre__spin *spin)
 
 void gyre__spin_slept_ns(struct gyre__spin *spin, const struct gyre__pace *pace, uint64_t slept_ns)
 {
-	if (slept_ns < spin_worth_ns(pace))
+	if (slept_ns < spin_worth_ns(pace) && !spin->hogged)
 		spin->skip = 0;
 }

@@ -31,6 +31,7 @@ struct gyre__spin {
 	uint32_t skip;			/* of which so many are left */
 	uint32_t cold;			/* waits in a row for somebody who had to be woken first */
 	uint32_t together;		/* coming waits for somebody on this very CPU: yield to it */
+	bool hogged;			/* others keep the CPUs: sleep until skip has run out, come what may */
 };
 
 #define GYRE__SPIN_TURNS_A_YIELD	128
@@ -58,9 +59,25 @@ struct gyre__spinning {
 	uint64_t until_ns;
 	uint32_t turns;
 	uint32_t yields;
+	uint64_t yielded_ns;		/* when the last yield was over */
 	bool together;
 	bool yielded;			/* in the last turn, of a wait that pauses otherwise */
+	bool hogged;			/* a yield took so long that a sleep would have been shorter */
 };
+
+/* Who gets the CPU back so late gave it to strangers, who keep it for as long as they may. */
+#define GYRE__YIELD_NS_MAX	GYRE__NS_PER_MS
+
+/* Lets others run. False: they took their time. */
+static inline bool gyre__spin_yield(struct gyre__spinning *spinning)
+{
+	uint64_t before_ns = spinning->yielded_ns ? spinning->yielded_ns : gyre__sys->now_ns();
+
+	gyre__sys->yield();
+	spinning->yielded_ns = gyre__sys->now_ns();
+	spinning->hogged = spinning->yielded_ns - before_ns > GYRE__YIELD_NS_MAX;
+	return !spinning->hogged;
+}
 
 static inline void gyre__spin_start(const struct gyre__spin *spin, uint64_t budget_ns,
 				    struct gyre__spinning *ret)
@@ -73,14 +90,15 @@ static inline void gyre__spin_start(const struct gyre__spin *spin, uint64_t budg
  * who wanted this CPU: the next ones give it up at once.
  */
 void gyre__spin_won(struct gyre__spin *spin, const struct gyre__spinning *spinning);
-void gyre__spin_lost(struct gyre__spin *spin);
+void gyre__spin_lost(struct gyre__spin *spin, const struct gyre__spinning *spinning);
 
 /* One turn of it: pauses or yields. False: the budget is spent. */
 static inline bool gyre__spin_once(struct gyre__spinning *spinning, const struct gyre__pace *pace)
 {
 	spinning->yielded = false;
 	if (spinning->together || gyre__load(&pace->crowded, relaxed)) {
-		gyre__sys->yield();
+		if (!gyre__spin_yield(spinning) && pace->spin_ns == GYRE_SPIN_AUTO)
+			return false;
 		if (++spinning->yields >= GYRE__SPIN_YIELDS && pace->spin_ns == GYRE_SPIN_AUTO)
 			return false;
 		if (pace->spin_ns == GYRE_SPIN_AUTO)
@@ -93,7 +111,9 @@ static inline bool gyre__spin_once(struct gyre__spinning *spinning, const struct
 		return true;
 	if (spinning->turns % GYRE__SPIN_TURNS_A_YIELD == 0) {
 		spinning->yielded = true;
-		gyre__sys->yield();
+		spinning->yielded_ns = 0;
+		if (!gyre__spin_yield(spinning) && pace->spin_ns == GYRE_SPIN_AUTO)
+			return false;
 	}
 	if (spinning->until_ns == 0)
 		spinning->until_ns = gyre__deadline(gyre__sys->now_ns(), spinning->budget_ns);

@@ -466,7 +466,7 @@ static bool spin(struct gyre__ring *ring, uint64_t budget_ns)
 		gyre__spin_won(&ring->spin, &spinning);
 		return true;
 	} while (gyre__spin_once(&spinning, &ring->pace));
-	gyre__spin_lost(&ring->spin);
+	gyre__spin_lost(&ring->spin, &spinning);
 	return false;
 }
 

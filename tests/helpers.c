@@ -41,8 +41,8 @@ void test_expect_op_at(const char *file, int line, const char *what, const struc
 		       enum gyre_status status, int res, enum gyre_effect effect)
 {
 	if (op->status != status || op->res != res || op->effect != effect)
-		test_fail_at(file, line, "%s is %s, res %d, effect %s; expected %s, res %d, effect %s",
-			     what, gyre_status_name(op->status), op->res, effect_name(op->effect),
+		test_fail_at(file, line,
+			     "%s is %s, res %d, effect %s; expected %s, res %d, effect %s", what, gyre_status_name(op->status), op->res, effect_name(op->effect),
 			     gyre_status_name(status), res, effect_name(effect));
 }
 

@@ -792,7 +792,8 @@ TEST(nowait_chain_is_busy_as_a_whole_when_there_is_too_little_room)
 	expect_status(gyre_callv(full.rt, letters.ops, 4), GYRE_BUSY);
 	for (i = 0; i < 4; i++) {
 		test_row("op %u", i);
-		expect(letters.ops[i].status == GYRE_BUSY || letters.ops[i].status == GYRE_CANCELLED);
+		expect(letters.ops[i].status == GYRE_BUSY ||
+		       letters.ops[i].status == GYRE_CANCELLED);
 		expect_eq(letters.ops[i].effect, GYRE_EFFECT_NONE);
 		expect_eq(letters.ops[i].res, -ECANCELED);
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* gyre_close and gyre_free: with nothing to do, in the middle of everything, and in a forked child. */
+/* gyre_close and gyre_free: idle, in the middle of everything, and in a forked child. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -512,13 +512,13 @@ static void open_in_the_child(void *arg)
 {
 	struct forked *forked = arg;
 	struct gyre *rt = test_open_workers(1);
-	struct readings { unsigned char byte; } reading;
-	struct test_io io = { forked->fd, &reading.byte, 1, 10 };
+	unsigned char byte;
+	struct test_io io = { forked->fd, &byte, 1, 10 };
 	int res;
 
 	expect_status(gyre_call(rt, prep_read, &io, &res), GYRE_OK);
 	expect_eq(res, 1);
-	expect_bytes(&reading.byte, 1, 10);
+	expect_bytes(&byte, 1, 10);
 	gyre_free(rt);
 	expect_status(gyre_call(forked->rt, prep_nop, NULL, NULL), GYRE_CLOSED);
 }

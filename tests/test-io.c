@@ -418,7 +418,8 @@ static const struct row rows[] = {
 	{ "preadv2 of NULL", do_preadv2, .len = 10, .iovcnt = 2, .buf = NULL_BUF },
 	{ "preadv2 of nowhere", do_preadv2, .len = 10, .iovcnt = 2, .buf = BAD_BUF },
 	{ "preadv2 NOWAIT", do_preadv2, .len = 10, .iovcnt = 1, .flags = RWF_NOWAIT },
-	{ "preadv2 NOWAIT here", do_preadv2, .len = 10, .iovcnt = 1, .offset = -1, .flags = RWF_NOWAIT },
+	{ "preadv2 NOWAIT here", do_preadv2, .len = 10, .iovcnt = 1, .offset = -1,
+	  .flags = RWF_NOWAIT },
 	{ "preadv2 HIPRI", do_preadv2, .len = 10, .iovcnt = 1, .flags = RWF_HIPRI },
 	{ "preadv2 DSYNC", do_preadv2, .len = 10, .iovcnt = 1, .flags = RWF_DSYNC },
 	{ "preadv2 APPEND", do_preadv2, .len = 10, .iovcnt = 1, .flags = RWF_APPEND },
@@ -434,24 +435,29 @@ static const struct row rows[] = {
 	{ "pwritev2 of NULL", do_pwritev2, .len = 10, .iovcnt = 2, .buf = NULL_BUF },
 	{ "pwritev2 of nowhere", do_pwritev2, .len = 10, .iovcnt = 2, .buf = BAD_BUF },
 	{ "pwritev2 DSYNC", do_pwritev2, .len = 10, .iovcnt = 1, .flags = RWF_DSYNC },
-	{ "pwritev2 SYNC here", do_pwritev2, .len = 10, .iovcnt = 1, .offset = -1, .flags = RWF_SYNC },
+	{ "pwritev2 SYNC here", do_pwritev2, .len = 10, .iovcnt = 1, .offset = -1,
+	  .flags = RWF_SYNC },
 	{ "pwritev2 APPEND", do_pwritev2, .len = 10, .iovcnt = 1, .flags = RWF_APPEND },
-	{ "pwritev2 APPEND here", do_pwritev2, .len = 10, .iovcnt = 1, .offset = -1, .flags = RWF_APPEND },
+	{ "pwritev2 APPEND here", do_pwritev2, .len = 10, .iovcnt = 1, .offset = -1,
+	  .flags = RWF_APPEND },
 	{ "pwritev2 HIPRI", do_pwritev2, .len = 10, .iovcnt = 1, .flags = RWF_HIPRI },
 	{ "pwritev2 unheard-of flag", do_pwritev2, .len = 10, .iovcnt = 1, .flags = 1 << 30 },
-	{ "pwritev2 unheard-of flag here", do_pwritev2, .len = 10, .iovcnt = 1, .offset = -1, .flags = 1 << 30 },
+	{ "pwritev2 unheard-of flag here", do_pwritev2, .len = 10, .iovcnt = 1, .offset = -1,
+	  .flags = 1 << 30 },
 	{ "fsync", do_fsync, .len = 0 },
 	{ "fdatasync", do_fdatasync, .len = 0 },
 	{ "fallocate 200", do_fallocate, .len = 200 },
 	{ "fallocate 200, size kept", do_fallocate, .len = 200, .flags = FALLOC_FL_KEEP_SIZE },
-	{ "fallocate a hole", do_fallocate, .len = 50, .flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE },
+	{ "fallocate a hole", do_fallocate, .len = 50,
+	  .flags = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE },
 	{ "fallocate a hole, alone", do_fallocate, .len = 50, .flags = FALLOC_FL_PUNCH_HOLE },
 	{ "fallocate 0", do_fallocate, .len = 0 },
 	{ "fallocate -1", do_fallocate, .len = (size_t)-1 },
 	{ "fallocate at -1", do_fallocate, .len = 10, .offset = -1 },
 	{ "fallocate past all ends", do_fallocate, .len = 10, .offset = INT64_MAX - 3 },
 	{ "fallocate unheard-of mode", do_fallocate, .len = 10, .flags = 1 << 30 },
-	{ "statx of itself", do_statx, .flags = AT_EMPTY_PATH, .len = STATX_TYPE | STATX_MODE | STATX_NLINK },
+	{ "statx of itself", do_statx, .flags = AT_EMPTY_PATH,
+	  .len = STATX_TYPE | STATX_MODE | STATX_NLINK },
 	{ "statx of itself, not asked for", do_statx, .len = STATX_TYPE },
 	{ "statx of NULL", do_statx, .len = STATX_TYPE, .buf = NULL_BUF },
 	{ "statx of nowhere", do_statx, .len = STATX_TYPE, .buf = BAD_BUF },
@@ -1071,7 +1077,7 @@ TEST(close_fd_closes_once)
 struct reuse {
 	struct gyre *rt;
 	atomic_int fd;			/* of the generation that is open */
-	atomic_uint generation;		/* of the file, odd while it changes; byte 0 of it says which */
+	atomic_uint generation;		/* twice what byte 0 of the file says; odd while it changes */
 	atomic_int stop;
 	atomic_uint sure_reads;
 };
@@ -1323,7 +1329,7 @@ TEST(write_to_a_broken_pipe_leaves_a_pending_sigpipe_of_the_hosts_alone)
 	gyre_free(rt);
 }
 
-/* A handler of the host's without SA_RESTART: the plain call says EINTR, and so may we, but no more. */
+/* A handler of the host's, without SA_RESTART: the plain call says EINTR, and so may we. */
 static void nothing_to_do(int sig)
 {
 	(void)sig;

@@ -681,9 +681,12 @@ TEST(state_types_that_are_wrong_are_invalid)
 	} types[] = {
 		{ "size 0", { 0, create_nothing, NULL, destroy_nothing, NULL }, GYRE_INVALID },
 		{ "too small", { 8, create_nothing, NULL, destroy_nothing, NULL }, GYRE_INVALID },
-		{ "no create", { sizeof(types[0].type), NULL, NULL, destroy_nothing, NULL }, GYRE_INVALID },
-		{ "no destroy", { sizeof(types[0].type), create_nothing, NULL, NULL, NULL }, GYRE_INVALID },
-		{ "no reset", { sizeof(types[0].type), create_nothing, NULL, destroy_nothing, NULL }, GYRE_OK },
+		{ "no create", { sizeof(types[0].type), NULL, NULL, destroy_nothing, NULL },
+		  GYRE_INVALID },
+		{ "no destroy", { sizeof(types[0].type), create_nothing, NULL, NULL, NULL },
+		  GYRE_INVALID },
+		{ "no reset", { sizeof(types[0].type), create_nothing, NULL, destroy_nothing,
+		  NULL }, GYRE_OK },
 	};
 	unsigned i;
 
@@ -810,7 +813,8 @@ TEST(later_op_that_names_another_worker_is_invalid)
 
 TEST(arrays_that_are_wrong_are_invalid_and_untouched)
 {
-	static const size_t counts[] = { (1u << 24) + 1, SIZE_MAX / sizeof(struct gyre_op), SIZE_MAX,
+	static const size_t counts[] = { (1u << 24) + 1, SIZE_MAX / sizeof(struct gyre_op),
+					 SIZE_MAX,
 					 (size_t)1 << 32, ((size_t)1 << 32) + 1, SIZE_MAX / 2 + 1 };
 	struct gyre *rt = test_open_workers(1);
 	struct gyre_op op, before;
@@ -1068,7 +1072,7 @@ TEST(closures_cannot_close_the_descriptors_of_their_ring)
 	gyre_free(rt);
 }
 
-/* In these SQEs the field of the descriptor holds something else, which may look like the ring's. */
+/* Here the field of the descriptor holds something else, which may look like the ring's. */
 static void prep_socket(struct io_uring_sqe *sqe, void *arg)
 {
 	io_uring_prep_socket(sqe, *(int *)arg, 1 /* SOCK_STREAM */, 0, 0);

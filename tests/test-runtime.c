@@ -291,7 +291,7 @@ static void expect_told(const struct attempt *attempt)
 		expect_contains(attempt->text, "gyre_open");
 }
 
-/* Every call of one kind that open makes fails once, the first, the second ... until there is none. */
+/* Of the calls of one kind that open makes each fails once, until there is none left. */
 static void fail_each(enum gyre__fault_call call, int error, enum gyre_status status)
 {
 	struct attempt attempt;
@@ -375,7 +375,8 @@ TEST(ring_that_lacks_memory_for_good_is_told_with_the_budget)
 {
 	struct attempt attempt;
 
-	expect(open_under_fault(&attempt, GYRE__FAULT_uring_setup, 1, GYRE__FAULT_FOREVER, -ENOMEM));
+	expect(open_under_fault(&attempt, GYRE__FAULT_uring_setup, 1, GYRE__FAULT_FOREVER,
+				-ENOMEM));
 	expect_status(attempt.status, GYRE_NO_MEMORY);
 	expect_contains(attempt.text, "RLIMIT_MEMLOCK");
 }
@@ -389,7 +390,8 @@ TEST(flags_that_the_kernel_refuses_are_left_away_one_by_one)
 		expect(open_under_fault(&attempt, GYRE__FAULT_uring_setup, 0, refused, -EINVAL));
 		expect_status(attempt.status, GYRE_OK);
 	}
-	expect(open_under_fault(&attempt, GYRE__FAULT_uring_setup, 0, GYRE__FAULT_FOREVER, -EINVAL));
+	expect(open_under_fault(&attempt, GYRE__FAULT_uring_setup, 0, GYRE__FAULT_FOREVER,
+				-EINVAL));
 	expect_status(attempt.status, GYRE_UNSUPPORTED);
 }
 

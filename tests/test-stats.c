@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The figures add up, the three formats can be read by those they are for, and the dump tells what hangs. */
+/* The figures add up, each format can be read by those it is for, the dump tells what hangs. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
@@ -381,7 +381,8 @@ static void check_sample(const char *line, const char *type_of, const char *type
 	expect(end > at + 1);
 	expect_eq(*end, '\0');
 	/* counters are named so, gauges are not */
-	expect_eq(strcmp(type, "counter") == 0, len > 6 && strncmp(line + len - 6, "_total", 6) == 0);
+	expect_eq(strcmp(type, "counter") == 0,
+		  len > 6 && strncmp(line + len - 6, "_total", 6) == 0);
 }
 
 TEST(prometheus_text_is_what_prometheus_reads)
@@ -590,7 +591,8 @@ static void dump_or_work(void *arg, unsigned number)
 	}
 	for (i = 0; i < 50; i++) {
 		expect_status(gyre_dump(dumping->rt, dumping->fd), GYRE_OK);
-		expect_status(gyre_stats_write(dumping->rt, dumping->fd, GYRE_FORMAT_TEXT), GYRE_OK);
+		expect_status(gyre_stats_write(dumping->rt, dumping->fd, GYRE_FORMAT_TEXT),
+			      GYRE_OK);
 	}
 }
 
