@@ -843,9 +843,11 @@ int gyre_openat(struct gyre *rt, int dirfd, const char *path, int flags, mode_t 
 /*
  * close(2), safe against operations of rt that use fd: a barrier passes through
  * every worker first, so that what was submitted before holds its file and what
- * is submitted later finds the descriptor closed. Operations in chains and with
- * IOSQE_ASYNC, which look their file up late, are waited for; others go on. The
- * number can be reused once this returns.
+ * is submitted later finds the descriptor closed. Operations whose descriptor
+ * the kernel looks up late are waited for: those in chains or with IOSQE_ASYNC,
+ * and those that it gives to threads of its own, such as fsync, fallocate,
+ * openat and statx; reads, writes, sends and receives go on. The number can be
+ * reused once this returns.
  *
  * 0 or a negative errno; where that is a status's, such as -ESHUTDOWN, and the
  * effect is NONE, fd is still open. A descriptor that close(2) complained about
