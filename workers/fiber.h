@@ -28,7 +28,7 @@ typedef void gyre__fiber_fn(void *arg);
  * in every build, so that no object file can disagree with another about it.
  */
 struct gyre__fiber {
-	void *sp;			/* while it does not run: its registers lie there; first, for the assembly */
+	void *sp;			/* while it does not run: its registers lie there; comes first */
 	void *stack;			/* NULL: a thread's own */
 	size_t size;
 	gyre__fiber_fn *fn;
@@ -36,7 +36,7 @@ struct gyre__fiber {
 	unsigned valgrind_id;
 	struct {			/* written in sanitizer builds only */
 		struct gyre__fiber *before;	/* who switched to this one */
-		const void *stack;	/* ASan: what it ran on when it was last left; not its own if an inner one ran */
+		const void *stack;	/* ASan: what it was last left on, perhaps an inner one's */
 		size_t size;
 		void *fake_stack;
 		void *tsan;		/* TSan: what ran when it was last left */
