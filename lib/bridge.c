@@ -2,6 +2,10 @@
 /*
  * gyre_call, gyre_callv and gyre_op_cancel: a batch is filled from the caller's
  * ops, sent to one worker, waited for, and read back.
+ *
+ * Modelled in tests/models/: tickets (fill_batch(), poke_if_cancelled(),
+ * reissue_tickets(), mark_cancelled(), gyre_op_cancel()) in cancel.pml,
+ * send_and_wait() in reply.pml, travel() in close.pml.
  */
 #include "bridge.h"
 

@@ -508,7 +508,7 @@ int gyre_close_fd(struct gyre *rt, int fd)
 	if (status == GYRE_OK && fd >= 0) {
 		for (i = 0; i < rt->crew->count; i++)
 			if (!gyre__ring_is_idle(&rt->crew->worker[i]->ring))
-				gyre__bridge_control(self, rt->crew->worker[i], gyre__ring_barrier, NULL);
+				gyre__bridge_control(self, rt->crew->worker[i], gyre__ring_barrier, &fd);
 		res = gyre__sys->close(fd);
 	}
 	if (status == GYRE_OK)

@@ -2,6 +2,9 @@
 /*
  * The runtime behind a struct gyre, and the door that every public function
  * comes in by.
+ *
+ * gyre__runtime_enter(), gyre__thread_leave(), close_once() and gyre_free() are
+ * modelled in tests/models/close.pml.
  */
 #ifndef GYRE_LIB_RUNTIME_H
 #define GYRE_LIB_RUNTIME_H

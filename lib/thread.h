@@ -3,6 +3,8 @@
  * What the library keeps for each thread that has called it: its one reply, its
  * one batch, how its last call ended, and which runtime it is inside of. Made
  * on the first call, freed when the thread ends.
+ *
+ * anybody_inside() and gyre__threads_leave() are modelled in tests/models/close.pml.
  */
 #ifndef GYRE_LIB_THREAD_H
 #define GYRE_LIB_THREAD_H

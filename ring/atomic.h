@@ -41,39 +41,45 @@
 #ifdef GYRE_SIM
 /*
  * The simulation build (tests/sim): before each of them the seeded scheduler
- * may switch threads. Counters are left alone: nothing is decided by them.
+ * may switch threads, and then looks whether the word is still anybody's.
+ * Counters are left alone: nothing is decided by them.
  */
-void gyre__sim_point(const char *where);
+void gyre__sim_point(const char *where, const volatile void *ptr);
+
+/* True where bug number n is planted (GYRE_PLANT=n): for lines inside #ifdef GYRE_SIM only. */
+extern unsigned gyre__sim_plant;
+#define gyre__planted(n)	(gyre__sim_plant == (n))
 
 #define GYRE__SIM_TEXT_(line)	#line
 #define GYRE__SIM_TEXT(line)	GYRE__SIM_TEXT_(line)
-#define gyre__sim_here(what)	gyre__sim_point(what " " __FILE__ ":" GYRE__SIM_TEXT(__LINE__))
+#define gyre__sim_here(what, ptr) \
+	gyre__sim_point(what " " __FILE__ ":" GYRE__SIM_TEXT(__LINE__), (ptr))
 
 #undef gyre__load
 #define gyre__load(ptr, order) \
-	(gyre__sim_here("load"), atomic_load_explicit((ptr), memory_order_##order))
+	(gyre__sim_here("load", ptr), atomic_load_explicit((ptr), memory_order_##order))
 #undef gyre__store
 #define gyre__store(ptr, value, order) \
-	(gyre__sim_here("store"), atomic_store_explicit((ptr), (value), memory_order_##order))
+	(gyre__sim_here("store", ptr), atomic_store_explicit((ptr), (value), memory_order_##order))
 #undef gyre__exchange
 #define gyre__exchange(ptr, value, order) \
-	(gyre__sim_here("exchange"), \
+	(gyre__sim_here("exchange", ptr), \
 	 atomic_exchange_explicit((ptr), (value), memory_order_##order))
 #undef gyre__fetch_add
 #define gyre__fetch_add(ptr, value, order) \
-	(gyre__sim_here("fetch_add"), \
+	(gyre__sim_here("fetch_add", ptr), \
 	 atomic_fetch_add_explicit((ptr), (value), memory_order_##order))
 #undef gyre__fetch_sub
 #define gyre__fetch_sub(ptr, value, order) \
-	(gyre__sim_here("fetch_sub"), \
+	(gyre__sim_here("fetch_sub", ptr), \
 	 atomic_fetch_sub_explicit((ptr), (value), memory_order_##order))
 #undef gyre__fetch_or
 #define gyre__fetch_or(ptr, value, order) \
-	(gyre__sim_here("fetch_or"), \
+	(gyre__sim_here("fetch_or", ptr), \
 	 atomic_fetch_or_explicit((ptr), (value), memory_order_##order))
 #undef gyre__cas
 #define gyre__cas(ptr, expected, value, order) \
-	(gyre__sim_here("cas"), \
+	(gyre__sim_here("cas", ptr), \
 	 atomic_compare_exchange_strong_explicit((ptr), (expected), (value), \
 						 memory_order_##order, memory_order_acquire))
 #undef gyre__count
@@ -82,10 +88,10 @@ void gyre__sim_point(const char *where);
 			      memory_order_relaxed)
 #undef gyre__load_shared
 #define gyre__load_shared(ptr) \
-	(gyre__sim_here("load_shared"), __atomic_load_n((ptr), __ATOMIC_ACQUIRE))
+	(gyre__sim_here("load_shared", ptr), __atomic_load_n((ptr), __ATOMIC_ACQUIRE))
 #undef gyre__store_shared
 #define gyre__store_shared(ptr, value) \
-	(gyre__sim_here("store_shared"), __atomic_store_n((ptr), (value), __ATOMIC_RELEASE))
+	(gyre__sim_here("store_shared", ptr), __atomic_store_n((ptr), (value), __ATOMIC_RELEASE))
 #endif
 
 /*

@@ -6,6 +6,9 @@
  * fires, a cancel goes to the kernel, and the timer is set again, as a cancel
  * can miss (a chain moves on, a read is between two polls). Whatever the cancel
  * says, only the target's own CQE frees anything.
+ *
+ * Modelled in tests/models/timeout.pml (fire(), send_cancel(), complete_cancel(),
+ * leave()) and cancel.pml (gyre__ring_look_for_cancels(), judge_cancel()).
  */
 #include "turn.h"
 
@@ -55,8 +58,11 @@ void gyre__ring_hasten_chain(struct gyre__ring *ring, const struct gyre__op *fir
 {
 	struct gyre__op *running = chain_running(ring, first);
 
-	if (running && running->reason == GYRE__OP_CANCELLED && running->timer != GYRE__NO_SLOT)
-		gyre__timer_arm(&ring->timers, &ring->table, running, 0);
+	if (!running || running->reason != GYRE__OP_CANCELLED || running->timer == GYRE__NO_SLOT)
+		return;
+	/* From the shortest interval on: the kernel may take a moment to begin it. */
+	gyre__op_more(&ring->table, running)->retry_ns = 0;
+	gyre__timer_arm(&ring->timers, &ring->table, running, 0);
 }
 
 static void complete_cancel(struct gyre__ring *ring, struct gyre__op *op)
@@ -149,10 +155,10 @@ static bool fire(struct gyre__ring *ring, struct gyre__op *op)
 		gyre__op_set_state(target, GYRE__OP_ASKED);
 		target->reason = GYRE__OP_TIMED_OUT;
 	}
+	if (leave_ns(ring, target) <= ring->now_ns)
+		leave(ring, target);	/* on time, whether there is room for the cancel or not */
 	if (!send_cancel(ring, target))
 		return false;
-	if (leave_ns(ring, target) <= ring->now_ns)
-		leave(ring, target);
 	rearm(ring, op);
 	return true;
 }

@@ -7,6 +7,8 @@
  * be trusted any more, and closing a ring does not wait for anything: the
  * answer has to wait for the tombstone (see ring.c), which tells when the kernel
  * has let go of everybody's memory.
+ *
+ * gyre__ring_die() is modelled in tests/models/seal.pml and close.pml.
  */
 #include "turn.h"
 
@@ -36,6 +38,8 @@ static void wait_for_kernel(struct gyre__ring *ring)
 /* What the kernel had not consumed, it never saw; nobody will submit it now. */
 static gyre__verdict verdict_at_death(const struct gyre__op *op, uint32_t consumed)
 {
+	if (op->reason == GYRE__OP_CUT)		/* a NOP in its place, whatever became of that */
+		return gyre__verdict_make(GYRE_CANCELLED, GYRE_EFFECT_NONE);
 	return gyre__verdict_make(GYRE_WORKER_DEAD, (int32_t)(op->sq_position - consumed) >= 0 ?
 				  GYRE_EFFECT_NONE : GYRE_EFFECT_UNKNOWN);
 }

@@ -8,6 +8,11 @@
  * one compare-and-swap, there is no order between two words to get wrong: who
  * puts a batch over ASLEEP knows that the wake-up is his, and a push has either
  * happened before the seal or failed.
+ *
+ * Modelled in tests/models/inbox.pml (push and wake: gyre__inbox_push_unless(),
+ * gyre__inbox_in_order(), gyre__inbox_take(), gyre__inbox_sleep()) and seal.pml
+ * (gyre__inbox_seal(), gyre__inbox_push(), gyre__inbox_push_control(),
+ * gyre__inbox_end()).
  */
 #ifndef GYRE_RING_INBOX_H
 #define GYRE_RING_INBOX_H

@@ -5,6 +5,9 @@
  *
  * The kernel gets a ticket of slot and generation as user_data, never a
  * pointer: a CQE that comes late, twice or from nowhere finds no op.
+ *
+ * Modelled in tests/models/timeout.pml: gyre__op_get(), gyre__op_put(),
+ * gyre__op_find() and the states.
  */
 #ifndef GYRE_RING_OP_H
 #define GYRE_RING_OP_H

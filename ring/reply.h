@@ -6,6 +6,9 @@
  * The reply's word is a sequence number, 64 bits wide with its lowest bit for
  * "asleep", and never reset: a reply cannot be taken for another's. A thread
  * has one call at a time, so one reply on the heap serves all of them.
+ *
+ * Modelled in tests/models/reply.pml: gyre__reply_expect(), reply_give(),
+ * reply_is_there(), reply_sleep(), gyre__reply_wait().
  */
 #ifndef GYRE_RING_REPLY_H
 #define GYRE_RING_REPLY_H

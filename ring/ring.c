@@ -7,6 +7,10 @@
  * to liburing in a struct io_uring, whose inline half we then use. It is made
  * disabled by whoever opens it, so that all errors are open's, and enabled by
  * its owner, as the kernel binds the ring to the thread that does that.
+ *
+ * Modelled in tests/models/: gyre__ring_send() in inbox.pml and close.pml,
+ * gyre__ring_control() and gyre__ring_seal() in seal.pml, gyre__ring_poke() in
+ * cancel.pml.
  */
 #define _GNU_SOURCE
 #include "ring.h"

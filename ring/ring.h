@@ -189,7 +189,10 @@ void gyre__ring_ask_end(struct gyre__ring *ring, struct gyre__op *op, enum gyre_
 /* The ring cannot go on, because of error (negative errno). Answers all, keeps nothing. */
 void gyre__ring_die(struct gyre__ring *ring, int error);
 
-/* A control for gyre_close_fd(): done when all ops that came earlier hold their file. */
+/*
+ * A control for gyre_close_fd() of *(int *)control_arg: done when all ops that
+ * came earlier, and may mean that descriptor, hold their file.
+ */
 bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch);
 
 #endif

@@ -254,9 +254,22 @@ static bool file_is_taken_at_submit(uint8_t opcode)
 	case 6:							/* POLL_ADD */
 	case 9: case 10: case 26: case 27: case 47: case 48:	/* sends and receives */
 	case 13: case 16: case 56: case 57:			/* ACCEPT, CONNECT, BIND, LISTEN */
+	case 59:						/* EPOLL_WAIT */
 		return true;
 	default:
 		return !names_descriptor(opcode);
+	}
+}
+
+bool gyre__sqe_may_name(uint8_t opcode, int sqe_fd, int fd)
+{
+	switch (opcode) {
+	case 29:		/* EPOLL_CTL */
+	case 30: case 33:	/* SPLICE, TEE */
+	case 35: case 39:	/* RENAMEAT, LINKAT */
+		return true;
+	default:
+		return sqe_fd == fd;
 	}
 }
 

@@ -58,6 +58,12 @@ static inline enum gyre__refusal gyre__sanitize(const struct gyre__ring *ring,
 	return gyre__sanitize_fully(ring, sqe);
 }
 
+/*
+ * May an op of this opcode, with sqe_fd in its SQE, mean descriptor fd? Some have
+ * a second descriptor elsewhere in the SQE, which nobody keeps: they may mean any.
+ */
+bool gyre__sqe_may_name(uint8_t opcode, int sqe_fd, int fd);
+
 /* One sentence on it. */
 const char *gyre__refusal_text(enum gyre__refusal refusal);
 

@@ -5,12 +5,18 @@
  *
  * Completions are copied out of the ring first and acted on after, from a list
  * of our own: what they lead to may fill SQEs, free ops and end batches.
+ *
+ * Modelled in tests/models/: going to sleep and being woken (arm_wake(),
+ * complete_wake(), go_to_sleep()) in inbox.pml, the way to the end (wind_down(),
+ * end()) in seal.pml and close.pml, gyre__ring_take_inbox() in cancel.pml, and
+ * note_cqe() and gyre__ring_run_completed() in timeout.pml.
  */
 #include "turn.h"
 
 #include <errno.h>
 #include <string.h>
 
+#include "sanitize.h"
 #include "sys.h"
 
 #define BUSY_NS_FIRST	(50 * GYRE__NS_PER_US)
@@ -117,6 +123,7 @@ bool gyre__ring_run_held(struct gyre__ring *ring)
 bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch)
 {
 	const struct gyre__batch *other;
+	const int *fd = batch->control_arg;
 	uint32_t i;
 
 	if (ring->phase >= GYRE__RING_DEAD)
@@ -129,8 +136,10 @@ bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch)
 	for (i = 0; i < ring->table.used; i++) {
 		const struct gyre__op *op = &ring->table.ops[i];
 
-		if (op->state != GYRE__OP_FREE && op->late_file &&
-		    (op->batch ? op->batch->arrival < batch->arrival : op->state == GYRE__OP_LEFT))
+		if (op->state == GYRE__OP_FREE || !op->late_file ||
+		    !gyre__sqe_may_name(op->opcode, op->fd, *fd))
+			continue;
+		if (op->batch ? op->batch->arrival < batch->arrival : op->state == GYRE__OP_LEFT)
 			return false;
 	}
 	return true;
@@ -486,6 +495,15 @@ static void sleep_until(struct gyre__ring *ring, uint64_t deadline_ns)
 }
 
 /*
+ * Wound down but for the CQE of the cancel that ended the last wake-up read:
+ * that will wake us, and a new read would only have to be cancelled, too.
+ */
+static bool is_ending(const struct gyre__ring *ring)
+{
+	return ring->sealed && nothing_is_left(ring) && !ring->wake_armed && ring->table.live > 0;
+}
+
+/*
  * The wake-up is armed before the inbox is told that we sleep, and both before
  * the kernel is entered: whoever pushes after that finds ASLEEP and writes.
  */
@@ -494,7 +512,7 @@ static void go_to_sleep(struct gyre__ring *ring)
 	uint64_t fell_asleep_ns = gyre__sys->now_ns();
 
 	ring->now_ns = fell_asleep_ns;
-	if (!arm_wake(ring))
+	if (!is_ending(ring) && !arm_wake(ring))
 		return;
 	if (!gyre__inbox_sleep(&ring->inbox, ring->sealed, nothing_is_left(ring)))
 		return;

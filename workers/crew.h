@@ -2,6 +2,9 @@
 /*
  * The crew: all workers of a runtime. Starts all or none, chooses one for a
  * caller, drains and joins them.
+ *
+ * gyre__crew_stop() and gyre__crew_choose_other() are modelled in
+ * tests/models/close.pml.
  */
 #ifndef GYRE_WORKERS_CREW_H
 #define GYRE_WORKERS_CREW_H

@@ -482,8 +482,10 @@ enum gyre_status gyre_close(struct gyre *rt);
 
 /*
  * Closes rt if need be, waits until every call that uses it has returned, and
- * frees it. The last use of rt, by one thread; NULL is fine. Buffers must have
- * been put back before. Not in a prep callback.
+ * frees it. The last use of rt, by one thread; NULL is fine. No call may begin
+ * once this has: where other threads may still be about to call, gyre_close()
+ * first, and free when they have all been told that it is closed. Buffers must
+ * have been put back before. Not in a prep callback.
  *
  * Since: 0.1
  */
@@ -843,7 +845,7 @@ int gyre_openat(struct gyre *rt, int dirfd, const char *path, int flags, mode_t 
 /*
  * close(2), safe against operations of rt that use fd: a barrier passes through
  * every worker first, so that what was submitted before holds its file and what
- * is submitted later finds the descriptor closed. Operations whose descriptor
+ * is submitted later finds the descriptor closed. Operations on fd whose file
  * the kernel looks up late are waited for: those in chains or with IOSQE_ASYNC,
  * and those that it gives to threads of its own, such as fsync, fallocate,
  * openat and statx; reads, writes, sends and receives go on. The number can be

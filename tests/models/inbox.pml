@@ -24,7 +24,7 @@
  * -DKEEP_ASLEEP	a push leaves ASLEEP for the next pusher
  * -DSLEEP_BLIND	the owner looks, and then stores ASLEEP, in two steps
  * -DTWO_WORDS		ASLEEP is a word of its own, stored without a fence
- * -DWAKE_ELIDED	who pushes over another's batch does not wake, and the other thinks the same
+ * -DOLD_LOOK		who wakes is decided by a look before the push, not by the word that it replaced
  * -DNO_ARM		the owner sleeps without a read of its eventfd
  * -DNEXT_ONCE		a push that has to try again keeps its first next
  */
@@ -54,18 +54,22 @@ byte order[3];
 byte eventfd;
 bool read_submitted, read_done, other_done, other_used;
 bool wake_owed;		/* ghost: an ASLEEP that nobody has consumed */
-bool up_to_me;		/* WAKE_ELIDED only */
 
 active [2] proctype caller()
 {
-	byte me = _pid - THREADS * WORDS, batch = me + 1, round = 0, found = 0;
-	bool found_asleep = false, pushed = false;
+	byte me = _pid - THREADS * WORDS;
+	byte batch = _pid - THREADS * WORDS + 1;
+	byte round, found;
+	bool found_asleep, pushed, first_look;
 
 	do
 	:: round == ROUNDS -> break
 	:: else ->
 		round++;
 		STORE(me, DATA(batch), round);
+#ifdef OLD_LOOK
+		first_look = asleep;
+#endif
 		found = 0;		/* a guess */
 		found_asleep = false;
 		pushed = false;
@@ -88,6 +92,8 @@ active [2] proctype caller()
 					pushed = true;
 					order[batch] = order_next;
 					order_next++;
+					assert(!asleep || wake_owed);
+					wake_owed = false;
 #ifndef KEEP_ASLEEP
 					asleep = false;
 #endif
@@ -103,20 +109,12 @@ active [2] proctype caller()
 		:: found_asleep -> memory[FLAG] = 0
 		:: else
 		fi;
-		wake_owed = true;
 #endif
-#ifdef WAKE_ELIDED
-		/* Whoever finds the other's answer outstanding leaves the wake to him. */
-		if
-		:: found_asleep && answers[3 - batch] < order[3 - batch] && order[3 - batch] -> found_asleep = false
-		:: else
-		fi;
+#ifdef OLD_LOOK
+		found_asleep = found_asleep && first_look;
 #endif
 		if
-		:: found_asleep ->
-			assert(wake_owed);
-			wake_owed = false;
-			eventfd++
+		:: found_asleep -> eventfd++	/* ring_wake() */
 		:: else
 		fi;
 		answers[batch] == round
@@ -129,11 +127,7 @@ inline see(to, word)
 {
 	if
 	:: to = LOAD(OWNER, word)
-#ifdef NO_ACQUIRE
 	:: waiting[CELL(OWNER, word)] == NOTHING -> to = seen[word]
-#else
-	:: waiting[CELL(OWNER, word)] == NOTHING && seen[word] != memory[word] -> to = seen[word]
-#endif
 	fi
 }
 
@@ -156,7 +150,6 @@ inline take_list()
 		batch = newest;
 		newest = 0;
 		asleep = false;
-		wake_owed = false;
 		acquire()
 	}
 	oldest = 0;

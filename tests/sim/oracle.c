@@ -33,13 +33,18 @@ uint64_t *sim_reached = reached_here;
 
 static struct {
 	struct { uint64_t from, to; struct sim_call *call; } lent[LENT_MAX];
-	unsigned lent_count;
+	unsigned lent_count, last_id;
 	bool closed, cancelled, died, fault;
 } oracle;
 
 void sim_oracle_begin(void)
 {
 	memset(&oracle, 0, sizeof(oracle));
+}
+
+unsigned sim_next_id(void)
+{
+	return ++oracle.last_id;
 }
 
 void sim_oracle_end(void)
@@ -118,6 +123,9 @@ static void check_ok(const struct sim_call *call, enum gyre_effect effect, int r
 		sim_reach(SIM_ERROR);
 	if (effect == GYRE_EFFECT_NONE)
 		sim_fail("call %u: OK, but effect NONE", call->id);
+	/* Only the library cancels here, and then it says so. */
+	if (res == -ECANCELED)
+		sim_fail("call %u: the kernel was told to cancel it, and nobody had asked", call->id);
 	if (!call->posted)
 		sim_fail("call %u: OK with %d, but the kernel never said so", call->id, res);
 	if (call->res != res)
@@ -184,7 +192,8 @@ void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effe
 	if (call->flying && !((flags & GYRE_OP_LEAVE) && status == GYRE_TIMED_OUT))
 		sim_fail("call %u is answered (%s) while the kernel holds it", call->id,
 			 gyre_status_name(status));
-	if (call->flying) {
+	/* It may even be submitted later: its SQE was filled, and its memory is the library's. */
+	if ((flags & GYRE_OP_LEAVE) && status == GYRE_TIMED_OUT && effect != GYRE_EFFECT_NONE) {
 		sim_reach(SIM_LEFT);
 		call->left = true;
 	}
@@ -192,7 +201,7 @@ void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effe
 		sim_fail("call %u was submitted %u times", call->id, call->taken);
 	if (effect == GYRE_EFFECT_UNKNOWN)
 		sim_reach(SIM_UNKNOWN);
-	if (effect == GYRE_EFFECT_NONE && (call->touched || call->left))
+	if (effect == GYRE_EFFECT_NONE && (call->touched || call->flying))
 		sim_fail("call %u: effect NONE is a lie: the kernel has done it", call->id);
 	if (status == GYRE_OK)
 		check_ok(call, effect, res);

@@ -26,8 +26,9 @@ struct sim_call {
 	uint32_t len;
 	uint64_t offset;		/* or nanoseconds */
 	uint8_t sqe_flags;
-	struct __kernel_timespec *ts;
+	const void *file;		/* what fd meant when the call was made; NULL: of no account */
 	/* What the kernel has seen of it: its own account. */
+	bool prepared;			/* its prep has run */
 	unsigned taken;			/* SQEs consumed */
 	unsigned flying;		/* of which the kernel still holds */
 	bool touched;			/* it had an effect, whole or part */
@@ -53,6 +54,8 @@ extern const char *const sim_reached_names[SIM_REACHED_COUNT];
 
 void sim_oracle_begin(void);
 void sim_oracle_end(void);		/* nothing is left: see kernel.c for its half */
+
+unsigned sim_next_id(void);		/* for a call */
 
 /* Memory that the kernel may touch, from here to there. */
 void sim_lend(const void *ptr, size_t len, struct sim_call *call);

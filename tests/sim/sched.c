@@ -15,14 +15,11 @@
 #define POINT_NS	20
 #define CHANGES_MAX	4			/* priority change points of a seed */
 
-/* Called by the macros of ring/atomic.h. */
-void gyre__sim_point(const char *where);
-
 enum thread_state { UNUSED, RUNNABLE, BLOCKED, ENDED };
 
 struct sim_thread {
 	struct gyre__fiber fiber;
-	void *stack;			/* kept between seeds */
+	void *stack;			/* kept between seeds; used anew by each */
 	enum thread_state state;
 	unsigned id;
 	unsigned priority;		/* the highest runs, where priorities rule */
@@ -272,11 +269,6 @@ void sim_point(const char *where)
 	switch_from(self, where);
 }
 
-void gyre__sim_point(const char *where)
-{
-	sim_point(where);
-}
-
 void sim_relax(const char *where)
 {
 	struct sim_thread *self = sim.self;
@@ -345,9 +337,7 @@ struct sim_thread *sim_spawn(const char *name, sim_fn *fn, void *arg)
 	if (sim.count == THREADS_MAX)
 		return NULL;
 	thread = &sim.threads[sim.count];
-	stack = thread->stack ? thread->stack : malloc(STACK_BYTES);
-	if (!stack)
-		abort();
+	stack = thread->stack;
 	memset(thread, 0, sizeof(*thread));
 	thread->stack = stack;
 	thread->state = RUNNABLE;
@@ -394,6 +384,17 @@ void sim_pointer_set(void *value, void (*at_exit)(void *value))
 }
 
 /* ----------------------------------------------------------------- run -- */
+
+void sim_prepare(void)
+{
+	unsigned i;
+
+	for (i = 0; i < THREADS_MAX; i++) {
+		sim.threads[i].stack = malloc(STACK_BYTES);
+		if (!sim.threads[i].stack)
+			abort();
+	}
+}
 
 static void sim_begin(uint64_t seed, bool verbose, const struct sim_events *events,
 		      struct sim_outcome *outcome)

@@ -36,6 +36,9 @@ struct sim_outcome {
 	uint64_t steps;
 };
 
+/* Once, before all: memory that is kept between runs. */
+void sim_prepare(void);
+
 /*
  * Runs fn(arg) as thread 0 and whatever it starts, until all have ended;
  * then finish(), outside of any thread. verbose: tells the story on stdout.

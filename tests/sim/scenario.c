@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+#include "scenario.h"
+
+#include "sched.h"
+
+bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret)
+{
+	struct gyre_options options = GYRE_OPTIONS_INIT;
+	enum gyre_status status;
+
+	options.workers = workers;
+	options.ring_entries = 1u << sim_random(4);
+	options.inflight_max = 1 + (unsigned)sim_random(8);
+	options.spin_ns = sim_chance(600) ? GYRE_SPIN_NEVER :
+			  sim_chance(500) ? GYRE_SPIN_AUTO : 1 + sim_random(20 * SIM_US);
+	options.drain_ns = drain_ns;
+	status = gyre_open(&options, ret);
+	sim_trace("gyre_open: %s", gyre_status_name(status));
+	if (status == GYRE_OK)
+		return true;
+	sim_reach(SIM_OPEN_FAILED);
+	if (!sim_fault_happened())
+		sim_fail("gyre_open: %s (%s), and nothing has failed", gyre_status_name(status),
+			 gyre_last_error());
+	return false;
+}
+
+void sim_close_runtime(struct gyre *rt)
+{
+	enum gyre_status status;
+
+	sim_excuse_close();
+	sim_trace("closes the runtime");
+	status = gyre_close(rt);
+	if (status != GYRE_OK && !sim_fault_happened())
+		sim_fail("gyre_close: %s", gyre_status_name(status));
+}
+
+void sim_sleep(uint64_t ns)
+{
+	gyre__sys->sleep_ns(ns);
+}
+
+void sim_call_init(struct sim_call *call, uint8_t opcode, int fd, void *buf, uint32_t len,
+		   uint64_t offset)
+{
+	memset(call, 0, sizeof(*call));
+	call->magic = SIM_CALL_MAGIC;
+	call->opcode = opcode;
+	call->fd = fd;
+	call->buf = buf;
+	call->len = len;
+	call->offset = offset;
+}
+
+void sim_call_timeout(struct sim_call *call, struct __kernel_timespec *ts, uint64_t ns)
+{
+	sim_call_init(call, IORING_OP_TIMEOUT, -1, ts, sizeof(*ts), 0);
+	ts->tv_sec = (int64_t)(ns / SIM_S);
+	ts->tv_nsec = (long long)(ns % SIM_S);
+}
+
+void sim_prep(struct io_uring_sqe *sqe, void *arg)
+{
+	struct sim_call *call = arg;
+
+	if (call->answered)
+		sim_fail("the prep of call %u runs after its answer", call->id);
+	call->prepared = true;
+	switch (call->opcode) {
+	case IORING_OP_NOP:
+		io_uring_prep_nop(sqe);
+		break;
+	case IORING_OP_READ:
+		io_uring_prep_read(sqe, call->fd, call->buf, call->len, call->offset);
+		break;
+	case IORING_OP_WRITE:
+		io_uring_prep_write(sqe, call->fd, call->buf, call->len, call->offset);
+		break;
+	case IORING_OP_FSYNC:
+		io_uring_prep_fsync(sqe, call->fd, 0);
+		break;
+	case IORING_OP_POLL_ADD:
+		io_uring_prep_poll_add(sqe, call->fd, (unsigned)call->offset);
+		break;
+	case IORING_OP_TIMEOUT:
+		io_uring_prep_timeout(sqe, call->buf, 0, 0);
+		break;
+	default:
+		sim_fail("sim_prep() does not know opcode %u", call->opcode);
+	}
+	sqe->flags |= call->sqe_flags;
+	sqe->addr3 = (uintptr_t)call;	/* for the simulated kernel, and nobody else */
+}
+
+static void lend(struct sim_call *call)
+{
+	call->id = sim_next_id();
+	if (call->buf && !call->left)
+		sim_lend(call->buf, call->len, call);
+}
+
+static void take_back(struct sim_call *call)
+{
+	if (call->buf)
+		sim_take_back(call->buf);
+}
+
+enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call)
+{
+	enum gyre_status status;
+	int res = -1;
+
+	lend(call);
+	sim_trace("call %u: gyre_call, opcode %u", call->id, call->opcode);
+	status = gyre_call(rt, sim_prep, call, &res);
+	sim_answered(call, status, gyre_last_effect(), res, 0, 0, 0);
+	take_back(call);
+	return status;
+}
+
+enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct gyre_op *ops,
+			       unsigned count)
+{
+	uint64_t start_ns = sim_now_ns(), timeout_ns = 0;
+	enum gyre_status status;
+	uint32_t before = 0;
+	unsigned i;
+
+	for (i = 0; i < count; i++) {
+		lend(&calls[i]);
+		ops[i].prep = sim_prep;
+		ops[i].arg = &calls[i];
+		sim_trace("call %u: gyre_callv, opcode %u, flags %x, time-out %llu ns", calls[i].id,
+			  calls[i].opcode, ops[i].flags, (unsigned long long)ops[i].timeout_ns);
+	}
+	status = gyre_callv(rt, ops, count);
+	for (i = 0; i < count; i++) {
+		/* A chain's time-out is its first op's, and any op of it may be passed over. */
+		if (!(before & GYRE_OP_LINK))
+			timeout_ns = ops[i].timeout_ns;
+		sim_answered(&calls[i], ops[i].status, ops[i].effect, ops[i].res,
+			     ops[i].flags | (before & GYRE_OP_LINK), timeout_ns, start_ns);
+		take_back(&calls[i]);
+		before = ops[i].flags;
+	}
+	return status;
+}

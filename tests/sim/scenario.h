@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A scenario is one function that runs as the simulated thread "main", uses the
+ * public API and what is below, and returns when it has freed what it opened.
+ * To add one: write the function in a scenario_*.c, and give it a line in
+ * scenario_table[] of main.c. Whatever it tells the caller of an op goes through
+ * sim_answered(), which the helpers here do.
+ */
+#ifndef GYRE_SIM_SCENARIO_H
+#define GYRE_SIM_SCENARIO_H
+
+#include <errno.h>
+#include <gyre.h>
+#include <liburing.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "kernel.h"
+#include "oracle.h"
+#include "sched.h"
+
+struct sim_scenario {
+	const char *name, *what;
+	sim_fn *run;
+	bool deadly;		/* rings may die in it */
+};
+
+/* Opens a small runtime with rolled options. False: it could not be, for a reason. */
+bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret);
+/* Notes the fact for the oracle, and closes. */
+void sim_close_runtime(struct gyre *rt);
+
+/* An op to be; its memory is lent from the moment it is sent to that of the answer. */
+void sim_call_init(struct sim_call *call, uint8_t opcode, int fd, void *buf, uint32_t len,
+		   uint64_t offset);
+void sim_call_timeout(struct sim_call *call, struct __kernel_timespec *ts, uint64_t ns);
+gyre_prep_fn sim_prep;
+
+/* gyre_call() and gyre_callv() with every answer held against the truth. */
+enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call);
+enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct gyre_op *ops,
+			       unsigned count);
+
+/* Waits so long on the virtual clock. */
+void sim_sleep(uint64_t ns);
+
+/* The scenarios. */
+sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scenario_close_race,
+	scenario_death, scenario_cancel_only, scenario_free, scenario_close_fd, scenario_leave;
+
+#endif

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/* Callers that share workers: plain calls, time-outs, cancels, chains, a close in the middle. */
+#include "scenario.h"
+
+#define CALLERS		3
+#define BATCH_MAX	4
+
+struct caller {
+	struct sim_call calls[BATCH_MAX];
+	struct gyre_op ops[BATCH_MAX];
+	struct __kernel_timespec ts[BATCH_MAX];
+	char bytes[BATCH_MAX][32];
+	unsigned rounds;
+};
+
+static struct {
+	struct gyre *rt;
+	struct caller callers[CALLERS];
+	int pipe[2], file;
+	bool chains;		/* link some ops */
+	bool patient;		/* wait without end: somebody closes */
+} play;
+
+static void begin(bool chains, bool patient)
+{
+	memset(&play, 0, sizeof(play));
+	play.chains = chains;
+	play.patient = patient;
+	sim_scenario_pipe(play.pipe);
+	play.file = sim_scenario_file("the contents of a file, forty bytes long", 40);
+}
+
+static void end(void)
+{
+	sim_scenario_close(play.pipe[0]);
+	sim_scenario_close(play.pipe[1]);
+	sim_scenario_close(play.file);
+}
+
+/* Some op; true: it might never end by itself. */
+static bool roll_call(struct caller *caller, unsigned i)
+{
+	struct sim_call *call = &caller->calls[i];
+	uint32_t len = 1 + (uint32_t)sim_random(sizeof(caller->bytes[i]));
+
+	switch (sim_random(7)) {
+	case 0:
+		sim_call_init(call, IORING_OP_NOP, -1, NULL, 0, 0);
+		return false;
+	case 1:
+		sim_call_init(call, IORING_OP_READ, play.file, caller->bytes[i], len, sim_random(40));
+		return false;
+	case 2:
+		sim_call_init(call, IORING_OP_WRITE, play.file, caller->bytes[i], len, sim_random(40));
+		return false;
+	case 3:
+		sim_call_init(call, IORING_OP_READ, play.pipe[0], caller->bytes[i], len, 0);
+		return true;
+	case 4:
+		sim_call_init(call, IORING_OP_WRITE, play.pipe[1], caller->bytes[i], len, 0);
+		return true;
+	case 5:
+		sim_call_init(call, IORING_OP_FSYNC, play.file, NULL, 0, 0);
+		return false;
+	default:
+		sim_call_timeout(call, &caller->ts[i], sim_random(SIM_MS));
+		return false;
+	}
+}
+
+static uint64_t roll_timeout(void)
+{
+	return 1 + sim_random(sim_chance(500) ? 20 * SIM_US : 5 * SIM_MS);
+}
+
+static void call_batch(struct caller *caller)
+{
+	unsigned count = 1 + (unsigned)sim_random(BATCH_MAX), i, first = 0;
+	bool endless, chained = false, plain = sim_chance(300);
+
+	memset(caller->ops, 0, sizeof(caller->ops));
+	for (i = 0; i < count; i++) {
+		struct gyre_op *op = &caller->ops[i];
+
+		endless = roll_call(caller, i);
+		if (!chained)
+			first = i;
+		chained = play.chains && !plain && i + 1 < count && sim_chance(600);
+		if (chained)
+			op->flags |= GYRE_OP_LINK;
+		if (!plain && sim_chance(100))
+			op->flags |= GYRE_OP_NOWAIT;
+		if ((endless && !play.patient) || (!plain && sim_chance(400)))
+			caller->ops[first].timeout_ns = roll_timeout();
+	}
+	sim_call_many(play.rt, caller->calls, caller->ops, count);
+}
+
+static void call_one(struct caller *caller)
+{
+	while (roll_call(caller, 0) && !play.patient)
+		;
+	sim_call_one(play.rt, &caller->calls[0]);
+}
+
+static void caller_main(void *arg)
+{
+	struct caller *caller = arg;
+	unsigned i;
+
+	for (i = 0; i < caller->rounds; i++)
+		if (sim_chance(300))
+			call_one(caller);
+		else
+			call_batch(caller);
+}
+
+static void nop_main(void *arg)
+{
+	struct caller *caller = arg;
+	unsigned i;
+
+	for (i = 0; i < caller->rounds; i++) {
+		sim_call_init(&caller->calls[0], IORING_OP_NOP, -1, NULL, 0, 0);
+		sim_call_one(play.rt, &caller->calls[0]);
+	}
+}
+
+static void start_callers(sim_fn *fn, unsigned rounds, struct sim_thread *ret[CALLERS])
+{
+	static const char *const names[CALLERS] = { "caller-a", "caller-b", "caller-c" };
+	unsigned i;
+
+	for (i = 0; i < CALLERS; i++) {
+		play.callers[i].rounds = rounds;
+		ret[i] = sim_spawn(names[i], fn, &play.callers[i]);
+	}
+}
+
+static void join_callers(struct sim_thread *threads[CALLERS])
+{
+	unsigned i;
+
+	for (i = 0; i < CALLERS; i++)
+		sim_join(threads[i]);
+}
+
+/* Somebody who gets in the callers' way. */
+static void meddle(void)
+{
+	unsigned i, times = (unsigned)sim_random(8);
+
+	for (i = 0; i < times; i++) {
+		struct caller *caller = &play.callers[sim_random(CALLERS)];
+
+		switch (sim_random(4)) {
+		case 0:
+			sim_sleep(sim_random(sim_chance(500) ? 50 * SIM_US : SIM_MS));
+			break;
+		case 1:
+			sim_scenario_write(play.pipe[1], "some bytes in the pipe", 1 + sim_random(22));
+			break;
+		default:
+			sim_excuse_cancel();
+			sim_trace("cancels an op");
+			gyre_op_cancel(play.rt, &caller->ops[sim_random(BATCH_MAX)]);
+		}
+	}
+}
+
+void scenario_nops(void *arg)
+{
+	struct sim_thread *threads[CALLERS];
+
+	(void)arg;
+	begin(false, false);
+	if (sim_open(1, 0, &play.rt)) {
+		start_callers(nop_main, 3, threads);
+		join_callers(threads);
+		sim_close_runtime(play.rt);
+		gyre_free(play.rt);
+	}
+	end();
+}
+
+static void play_calls(bool chains, unsigned workers, bool close_early)
+{
+	struct sim_thread *threads[CALLERS];
+
+	begin(chains, close_early);
+	if (sim_open(workers, sim_random(2 * SIM_MS), &play.rt)) {
+		start_callers(caller_main, 2, threads);
+		meddle();
+		if (!close_early)
+			join_callers(threads);
+		sim_close_runtime(play.rt);
+		if (close_early)
+			join_callers(threads);
+		gyre_free(play.rt);
+	}
+	end();
+}
+
+void scenario_calls(void *arg)
+{
+	(void)arg;
+	play_calls(false, 1 + (unsigned)sim_random(2), sim_chance(300));
+}
+
+void scenario_chains(void *arg)
+{
+	(void)arg;
+	play_calls(true, 1, sim_chance(300));
+}
+
+/* A kernel that is always short of memory cuts chains, and gives time to cancel what was cut. */
+void scenario_cut_chains(void *arg)
+{
+	(void)arg;
+	sim_faults.partial = 500;
+	sim_faults.eagain = 300;
+	play_calls(true, 1, sim_chance(500));
+}
+
+static void closer_main(void *arg)
+{
+	(void)arg;
+	sim_sleep(sim_random(100 * SIM_US));
+	sim_close_runtime(play.rt);
+}
+
+void scenario_close_race(void *arg)
+{
+	struct sim_thread *threads[CALLERS], *closer;
+
+	(void)arg;
+	begin(sim_chance(300), true);
+	if (sim_open(1 + (unsigned)sim_random(2), sim_random(2 * SIM_MS), &play.rt)) {
+		start_callers(caller_main, 2, threads);
+		closer = sim_spawn("closer", closer_main, NULL);
+		sim_sleep(sim_random(100 * SIM_US));
+		if (sim_chance(500))
+			meddle();
+		sim_close_runtime(play.rt);
+		sim_join(closer);
+		join_callers(threads);
+		gyre_free(play.rt);
+	}
+	end();
+}
+
+void scenario_death(void *arg)
+{
+	(void)arg;
+	play_calls(sim_chance(500), 2, sim_chance(500));
+}
+
+/* --------------------------------------- what only one thing can end -- */
+
+static void wait_main(void *arg)
+{
+	struct caller *caller = arg;
+
+	sim_call_init(&caller->calls[0], IORING_OP_READ, play.pipe[0], caller->bytes[0], 32, 0);
+	memset(caller->ops, 0, sizeof(caller->ops));
+	sim_call_many(play.rt, caller->calls, caller->ops, 1);
+}
+
+/* Each caller waits for bytes that never come: one cancel that was accepted has to end it. */
+void scenario_cancel_only(void *arg)
+{
+	struct sim_thread *threads[CALLERS];
+	enum gyre_status status;
+	unsigned i;
+
+	(void)arg;
+	begin(false, true);
+	if (sim_open(1, GYRE_FOREVER, &play.rt)) {
+		sim_excuse_cancel();
+		start_callers(wait_main, 1, threads);
+		for (i = 0; i < CALLERS; i++)
+			do {
+				status = gyre_op_cancel(play.rt, &play.callers[i].ops[0]);
+				if (status != GYRE_OK)
+					sim_sleep(1 + sim_random(5 * SIM_US));
+			} while (status != GYRE_OK && !play.callers[i].calls[0].answered);
+		join_callers(threads);
+		sim_close_runtime(play.rt);
+		gyre_free(play.rt);
+	}
+	end();
+}
+
+/*
+ * A caller is inside when the runtime is freed: it has to wait until that one
+ * has left. One caller, as a second might find no room, and never be seen inside.
+ */
+void scenario_free(void *arg)
+{
+	struct caller *caller = &play.callers[0];
+	struct sim_thread *thread;
+
+	(void)arg;
+	begin(false, true);
+	if (sim_open(1, sim_random(SIM_MS), &play.rt)) {
+		thread = sim_spawn("caller", wait_main, caller);
+		while (!caller->calls[0].prepared && !caller->calls[0].answered)
+			sim_sleep(1 + sim_random(5 * SIM_US));
+		sim_excuse_close();
+		gyre_free(play.rt);
+		sim_join(thread);
+	}
+	end();
+}

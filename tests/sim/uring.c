@@ -1,0 +1,868 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * io_uring, as its man pages and our measurements have it, over plain memory.
+ *
+ * An op is consumed by an enter, runs for a while on the virtual clock, has its
+ * effect in one moment, and makes a CQE: at once, or as task work that waits for
+ * the ring's owner to enter, as with DEFER_TASKRUN. Dice decide what the real
+ * kernel leaves open: times, order, who wins against a cancel.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <liburing.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kernel.h"
+#include "sched.h"
+
+#define RINGS_MAX	4
+#define KOPS_MAX	128
+#define BACKLOG_MAX	64
+#define NONE		UINT32_MAX
+
+enum kop_state {
+	KOP_FREE,
+	KOP_LINKED,		/* waits for the op before it in its chain */
+	KOP_RUNNING,		/* has its effect at due_ns */
+	KOP_WAITING,		/* for its file to change */
+	KOP_DONE		/* its CQE waits for the owner, as task work */
+};
+
+struct kop {
+	enum kop_state state;
+	struct kring *ring;
+	uint8_t opcode, sqe_flags;
+	bool dying;		/* to be cancelled at due_ns */
+	uint64_t user_data, addr, off, due_ns, order;
+	uint32_t len, events;
+	uint32_t next;		/* in its chain */
+	int fd, res;
+	struct sim_file *file;
+	struct sim_call *call;
+};
+
+/* The shared words, where the kernel would have them. */
+struct shared {
+	unsigned sq_head, sq_tail, sq_mask, sq_flags, sq_dropped;
+	unsigned cq_head, cq_tail, cq_mask, cq_overflow;
+};
+
+struct kring {
+	bool used, enabled, closed, lost, broken;
+	struct sim_file *file;			/* its own */
+	unsigned flags, sq_entries, cq_entries;
+	struct shared *shared;
+	unsigned *array;
+	struct io_uring_cqe *cqes;
+	struct io_uring_sqe *sqes;
+	size_t shared_bytes;
+	uint64_t owner;
+	struct sim_file *registered;
+	uint64_t release_ns;			/* when what was registered is let go */
+	struct io_uring_cqe backlog[BACKLOG_MAX];	/* CQEs that found no room */
+	unsigned backlog_count;
+};
+
+static struct {
+	struct kring rings[RINGS_MAX];
+	struct kop ops[KOPS_MAX];
+	unsigned used;			/* ops ever used in this seed */
+	uint64_t next_ns, order;
+	bool died;			/* one ring a seed is enough */
+} uring;
+
+static const char *op_name(uint8_t opcode)
+{
+	switch (opcode) {
+	case IORING_OP_NOP: return "NOP";
+	case IORING_OP_READ: return "READ";
+	case IORING_OP_WRITE: return "WRITE";
+	case IORING_OP_READ_FIXED: return "READ_FIXED";
+	case IORING_OP_WRITE_FIXED: return "WRITE_FIXED";
+	case IORING_OP_FSYNC: return "FSYNC";
+	case IORING_OP_POLL_ADD: return "POLL_ADD";
+	case IORING_OP_TIMEOUT: return "TIMEOUT";
+	case IORING_OP_ASYNC_CANCEL: return "CANCEL";
+	default: return "?";
+	}
+}
+
+static bool moves_data(uint8_t opcode)
+{
+	return opcode == IORING_OP_READ || opcode == IORING_OP_WRITE ||
+	       opcode == IORING_OP_READ_FIXED || opcode == IORING_OP_WRITE_FIXED;
+}
+
+static bool writes_file(uint8_t opcode)
+{
+	return opcode == IORING_OP_WRITE || opcode == IORING_OP_WRITE_FIXED;
+}
+
+static void due(struct kop *op, uint64_t at_ns)
+{
+	op->state = KOP_RUNNING;
+	op->due_ns = at_ns;
+	if (at_ns < uring.next_ns)
+		uring.next_ns = at_ns;
+}
+
+/* ---------------------------------------------------------------- CQEs -- */
+
+static bool cq_put(struct kring *ring, const struct io_uring_cqe *cqe)
+{
+	struct shared *shared = ring->shared;
+
+	if (shared->cq_tail - shared->cq_head == ring->cq_entries)
+		return false;
+	ring->cqes[shared->cq_tail & shared->cq_mask] = *cqe;
+	shared->cq_tail++;
+	return true;
+}
+
+static void cq_post(struct kring *ring, uint64_t user_data, int res)
+{
+	struct io_uring_cqe cqe = { .user_data = user_data, .res = res };
+
+	if (ring->closed)
+		return;
+	if (!uring.died && sim_chance(sim_faults.ebadr)) {
+		sim_trace("the kernel loses a CQE");
+		uring.died = ring->lost = true;
+		sim_excuse_death();
+		sim_wake(ring);		/* whoever waits is told */
+		return;
+	}
+	if (ring->backlog_count > 0 || !cq_put(ring, &cqe)) {
+		if (ring->backlog_count == BACKLOG_MAX)
+			sim_fail("more CQEs overflow than can be in flight");
+		ring->backlog[ring->backlog_count++] = cqe;
+		ring->shared->sq_flags |= IORING_SQ_CQ_OVERFLOW;
+		sim_reach(SIM_OVERFLOW);
+	}
+	sim_wake(ring);
+}
+
+static void cq_flush(struct kring *ring)
+{
+	unsigned done = 0;
+
+	while (done < ring->backlog_count && cq_put(ring, &ring->backlog[done]))
+		done++;
+	ring->backlog_count -= done;
+	memmove(ring->backlog, ring->backlog + done, ring->backlog_count * sizeof(ring->backlog[0]));
+	if (ring->backlog_count == 0)
+		ring->shared->sq_flags &= ~(unsigned)IORING_SQ_CQ_OVERFLOW;
+}
+
+static void maybe_release(struct kring *ring);
+
+/* The kernel has let go of all that the op names. */
+static void kop_end(struct kop *op)
+{
+	struct kring *ring = op->ring;
+	struct sim_call *call = op->call;
+
+	sim_trace("CQE of %s (%llx): %d", op_name(op->opcode), (unsigned long long)op->user_data,
+		  op->res);
+	if (call) {
+		call->flying--;
+		call->posted = true;
+		call->res = op->res;
+	}
+	if (op->file)
+		sim_file_unref(op->file);
+	op->state = KOP_FREE;
+	cq_post(ring, op->user_data, op->res);
+	if (ring->closed)
+		maybe_release(ring);
+}
+
+static void kop_complete(struct kop *op, int res)
+{
+	struct kring *ring = op->ring;
+
+	sim_note(op->user_data ^ (uint64_t)(uint32_t)res << 32);
+	op->res = res;
+	op->order = uring.order++;
+	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG)) {
+		kop_end(op);
+		return;
+	}
+	sim_reach(SIM_TASK_WORK);
+	op->state = KOP_DONE;
+	ring->shared->sq_flags |= IORING_SQ_TASKRUN;
+	sim_wake(ring);
+}
+
+static void run_task_work(struct kring *ring)
+{
+	struct kop *first;
+	unsigned i;
+
+	for (;;) {
+		first = NULL;
+		for (i = 0; i < uring.used; i++)
+			if (uring.ops[i].state == KOP_DONE && uring.ops[i].ring == ring &&
+			    (!first || uring.ops[i].order < first->order))
+				first = &uring.ops[i];
+		if (!first)
+			break;
+		kop_end(first);
+	}
+	ring->shared->sq_flags &= ~(unsigned)IORING_SQ_TASKRUN;
+}
+
+/* ---------------------------------------------------------------- effects -- */
+
+static void kop_start(struct kop *op)
+{
+	uint64_t now_ns = sim_now_ns();
+
+	if (op->opcode == IORING_OP_TIMEOUT) {
+		const struct __kernel_timespec *ts = (const void *)(uintptr_t)op->addr;
+
+		sim_touch(op->addr, sizeof(*ts), "a timespec");
+		due(op, now_ns + (uint64_t)ts->tv_sec * SIM_S + (uint64_t)ts->tv_nsec);
+	} else if (sim_chance(400)) {
+		due(op, now_ns);
+	} else {
+		due(op, now_ns + sim_random(sim_chance(sim_faults.slow) ? 20 * SIM_MS : 20 * SIM_US));
+	}
+}
+
+/* The op is over: its CQE, and what that means for its chain. */
+static void kop_finish(struct kop *op, int res)
+{
+	uint32_t next = op->next;
+	bool broken = res < 0 || (moves_data(op->opcode) && (uint32_t)res != op->len);
+
+	kop_complete(op, res);
+	if (next == NONE)
+		return;
+	op = &uring.ops[next];
+	if (!broken) {
+		op->dying = op->ring->closed;
+		kop_start(op);
+		return;
+	}
+	sim_reach(SIM_LINK_BROKEN);
+	for (; next != NONE; next = op->next) {
+		op = &uring.ops[next];
+		kop_complete(op, -ECANCELED);
+	}
+}
+
+/* Chained ops, and those with IOSQE_ASYNC, learn only now which file their number means. */
+static bool find_file(struct kop *op)
+{
+	if (!op->file) {
+		sim_reach(SIM_LATE_REF);
+		op->file = sim_file_get(op->fd);
+		if (op->file)
+			sim_file_ref(op->file);
+	}
+	return op->file;
+}
+
+/* Moves up to len bytes now; -EAGAIN: it has to wait. */
+static int kop_transfer(struct kop *op, uint32_t len)
+{
+	void *memory = (void *)(uintptr_t)op->addr;
+	ssize_t n;
+
+	sim_touch(op->addr, op->len, op_name(op->opcode));
+	if (op->call && op->call->file && op->call->file != op->file)
+		sim_fail("call %u meets another file than its descriptor meant", op->call->id);
+	n = writes_file(op->opcode) ? sim_file_write(op->file, memory, len, op->off) :
+				      sim_file_read(op->file, memory, len, op->off);
+	if (n >= 0 && op->call)
+		op->call->touched = true;
+	return (int)n;
+}
+
+static int op_errno(const struct kop *op)
+{
+	static const int errnos[] = { -EIO, -ENOSPC, -EINTR, -ENOMEM, -EAGAIN };
+
+	/* The library's own read may only meet what it can live with. */
+	if (!op->call)
+		return op->opcode == IORING_OP_READ && sim_chance(sim_faults.op_errno / 4) ? -EINTR : 0;
+	if (!sim_chance(sim_faults.op_errno))
+		return 0;
+	sim_reach(SIM_OP_ERRNO);
+	return errnos[sim_random(sizeof(errnos) / sizeof(errnos[0]))];
+}
+
+static void kop_wait(struct kop *op, int n)
+{
+	if (n == -EAGAIN && !op->ring->closed)
+		op->state = KOP_WAITING;
+	else if (n == -EAGAIN)
+		kop_finish(op, -ECANCELED);
+	else
+		kop_finish(op, n);
+}
+
+static void run_transfer(struct kop *op)
+{
+	uint32_t len = op->len;
+
+	if (!find_file(op)) {
+		kop_finish(op, -EBADF);
+		return;
+	}
+	if (op->call && len > 1 && sim_chance(sim_faults.short_io)) {
+		len = 1 + (uint32_t)sim_random(len - 1);
+		sim_reach(SIM_SHORT);
+	}
+	kop_wait(op, kop_transfer(op, len));
+}
+
+static void run_cancel(struct kop *op);
+
+static void kop_run(struct kop *op)
+{
+	int error;
+
+	if (op->dying) {
+		kop_finish(op, -ECANCELED);
+		return;
+	}
+	error = op_errno(op);
+	if (error) {
+		kop_finish(op, error);
+		return;
+	}
+	switch (op->opcode) {
+	case IORING_OP_READ:
+	case IORING_OP_WRITE:
+	case IORING_OP_READ_FIXED:
+	case IORING_OP_WRITE_FIXED:
+		run_transfer(op);
+		return;
+	case IORING_OP_ASYNC_CANCEL:
+		run_cancel(op);
+		return;
+	case IORING_OP_TIMEOUT:
+		kop_finish(op, -ETIME);
+		return;
+	case IORING_OP_POLL_ADD:
+		if (!find_file(op)) {
+			kop_finish(op, -EBADF);
+			return;
+		}
+		op->events |= POLLERR | POLLHUP;
+		error = (int)(sim_file_poll(op->file) & op->events);
+		kop_wait(op, error ? error : -EAGAIN);
+		return;
+	case IORING_OP_FSYNC:
+		error = find_file(op) ? 0 : -EBADF;
+		break;
+	case IORING_OP_NOP:
+		break;
+	default:
+		error = -EINVAL;
+	}
+	if (error == 0 && op->call)
+		op->call->touched = true;
+	kop_finish(op, error);
+}
+
+/* -------------------------------------------------------------- cancel -- */
+
+static struct kop *cancel_target(const struct kop *cancel)
+{
+	unsigned i;
+
+	for (i = 0; i < uring.used; i++) {
+		struct kop *op = &uring.ops[i];
+
+		if (op != cancel && op->ring == cancel->ring && op->user_data == cancel->addr &&
+		    op->state != KOP_FREE)
+			return op;
+	}
+	return NULL;
+}
+
+/* What the cancel says; *ret_res: what becomes of the target, 0: nothing. */
+static int judge_cancel(struct kop *target, int *ret_res)
+{
+	*ret_res = 0;
+	if (!target || target->state == KOP_LINKED || target->state == KOP_DONE)
+		return -ENOENT;
+	if (target->call && sim_chance(sim_faults.cancel_miss))
+		return -ENOENT;
+	*ret_res = -ECANCELED;
+	if (target->state == KOP_WAITING || !moves_data(target->opcode))
+		return 0;
+	if (sim_chance(sim_faults.cancel_late)) {
+		*ret_res = 0;
+		return -EALREADY;
+	}
+	if (target->call && target->len > 1 && sim_chance(sim_faults.cut_off) && find_file(target)) {
+		sim_reach(SIM_CUT_OFF);
+		kop_transfer(target, target->len / 2);
+		*ret_res = sim_chance(500) ? -EINTR : -ECANCELED;
+		return -EALREADY;
+	}
+	return 0;
+}
+
+static void run_cancel(struct kop *cancel)
+{
+	struct kop *target = cancel_target(cancel);
+	int target_res, res = judge_cancel(target, &target_res);
+	bool first = sim_chance(500);
+
+	sim_reach(res == 0 ? SIM_CANCEL_HIT : res == -ENOENT ? SIM_CANCEL_MISS : SIM_CANCEL_LATE);
+	if (first && target_res) {
+		sim_reach(SIM_CANCEL_FIRST);
+		kop_finish(cancel, res);
+	}
+	if (target_res)
+		kop_finish(target, target_res);
+	if (!first || !target_res)
+		kop_finish(cancel, res);
+}
+
+/* -------------------------------------------------------------- events -- */
+
+uint64_t sim_uring_next_ns(void)
+{
+	return uring.next_ns;
+}
+
+static void release(struct kring *ring)
+{
+	struct sim_file *file = ring->registered;
+
+	ring->registered = NULL;
+	ring->release_ns = SIM_NEVER;
+	if (file) {
+		sim_trace("the kernel lets go of a closed ring");
+		sim_file_unref(file);
+	}
+	ring->used = false;
+}
+
+void sim_uring_run(uint64_t now_ns)
+{
+	unsigned i;
+
+	uring.next_ns = SIM_NEVER;
+	for (i = 0; i < uring.used; i++)
+		if (uring.ops[i].state == KOP_RUNNING && uring.ops[i].due_ns <= now_ns)
+			kop_run(&uring.ops[i]);
+	for (i = 0; i < RINGS_MAX; i++)
+		if (uring.rings[i].used && uring.rings[i].release_ns <= now_ns)
+			release(&uring.rings[i]);
+	/* What has become due meanwhile, too, counts for the next time. */
+	for (i = 0; i < uring.used; i++)
+		if (uring.ops[i].state == KOP_RUNNING && uring.ops[i].due_ns < uring.next_ns)
+			uring.next_ns = uring.ops[i].due_ns;
+	for (i = 0; i < RINGS_MAX; i++)
+		if (uring.rings[i].used && uring.rings[i].release_ns < uring.next_ns)
+			uring.next_ns = uring.rings[i].release_ns;
+}
+
+void sim_uring_file_changed(struct sim_file *file)
+{
+	unsigned i;
+
+	for (i = 0; i < uring.used; i++) {
+		struct kop *op = &uring.ops[i];
+
+		if (op->state == KOP_WAITING &&
+		    (op->file == file || (file->pipe && op->file->pipe == file->pipe)))
+			due(op, sim_now_ns() + sim_random(2 * SIM_US));
+	}
+}
+
+bool sim_uring_uses(const void *ptr, size_t len)
+{
+	uint64_t from = (uintptr_t)ptr;
+	unsigned i;
+
+	for (i = 0; i < uring.used; i++) {
+		const struct kop *op = &uring.ops[i];
+
+		if (op->state != KOP_FREE && op->state != KOP_DONE && moves_data(op->opcode) &&
+		    op->addr >= from && op->addr < from + len)
+			return true;
+	}
+	return false;
+}
+
+/* ---------------------------------------------------------- life of a ring -- */
+
+static struct kring *ring_of(int fd)
+{
+	struct sim_file *file = sim_file_get(fd);
+
+	return file && file->kind == SIM_FILE_RING ? &uring.rings[file->number] : NULL;
+}
+
+static unsigned power_of_two(unsigned n)
+{
+	unsigned size = 1;
+
+	while (size < n)
+		size *= 2;
+	return size;
+}
+
+static void ring_make(struct kring *ring, struct io_uring_params *params)
+{
+	size_t array = (sizeof(struct shared) + 63) & ~(size_t)63, cqes;
+
+	ring->sq_entries = params->sq_entries;
+	ring->cq_entries = params->cq_entries;
+	cqes = (array + ring->sq_entries * sizeof(unsigned) + 63) & ~(size_t)63;
+	ring->shared_bytes = cqes + ring->cq_entries * sizeof(struct io_uring_cqe);
+	ring->shared = sim_kernel_alloc(ring->shared_bytes);
+	ring->array = (unsigned *)((char *)ring->shared + array);
+	ring->cqes = (struct io_uring_cqe *)((char *)ring->shared + cqes);
+	ring->sqes = sim_kernel_alloc(ring->sq_entries * sizeof(struct io_uring_sqe));
+	ring->shared->sq_mask = ring->sq_entries - 1;
+	ring->shared->cq_mask = ring->cq_entries - 1;
+	params->sq_off.head = offsetof(struct shared, sq_head);
+	params->sq_off.tail = offsetof(struct shared, sq_tail);
+	params->sq_off.ring_mask = offsetof(struct shared, sq_mask);
+	params->sq_off.flags = offsetof(struct shared, sq_flags);
+	params->sq_off.dropped = offsetof(struct shared, sq_dropped);
+	params->sq_off.array = (unsigned)array;
+	params->cq_off.head = offsetof(struct shared, cq_head);
+	params->cq_off.tail = offsetof(struct shared, cq_tail);
+	params->cq_off.ring_mask = offsetof(struct shared, cq_mask);
+	params->cq_off.overflow = offsetof(struct shared, cq_overflow);
+	params->cq_off.cqes = (unsigned)cqes;
+	params->features = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP |
+			   IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG;
+}
+
+int sim_uring_setup(unsigned entries, struct io_uring_params *params)
+{
+	struct kring *ring;
+	unsigned number = 0;
+	int rc;
+
+	sim_point("io_uring_setup");
+	rc = sim_failure("io_uring_setup",
+			 (const int[]){ ENOMEM, EMFILE, ENFILE, EPERM, ENOSYS, EINVAL, 0 });
+	if (rc < 0)
+		return rc;
+	if (sim_faults.old && (params->flags & IORING_SETUP_DEFER_TASKRUN))
+		return -EINVAL;
+	while (number < RINGS_MAX && uring.rings[number].used)
+		number++;
+	if (number == RINGS_MAX)
+		sim_fail("the simulated machine has too few rings");
+	ring = &uring.rings[number];
+	memset(ring, 0, sizeof(*ring));
+	ring->used = true;
+	ring->flags = params->flags;
+	ring->release_ns = SIM_NEVER;
+	params->sq_entries = power_of_two(entries);
+	params->cq_entries = power_of_two(params->cq_entries);
+	ring_make(ring, params);
+	ring->file = sim_file_new(SIM_FILE_RING);
+	ring->file->number = number;
+	return sim_file_open(ring->file);
+}
+
+int sim_uring_mmap(unsigned number, off_t offset, size_t len, void **ret)
+{
+	struct kring *ring = &uring.rings[number];
+
+	if (offset == IORING_OFF_SQES && len <= ring->sq_entries * sizeof(struct io_uring_sqe))
+		*ret = ring->sqes;
+	else if (offset == IORING_OFF_SQ_RING && len <= ring->shared_bytes)
+		*ret = ring->shared;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+static void maybe_release(struct kring *ring)
+{
+	unsigned i;
+
+	for (i = 0; i < uring.used; i++)
+		if (uring.ops[i].ring == ring && uring.ops[i].state != KOP_FREE)
+			return;
+	ring->release_ns = sim_now_ns() + sim_random(80 * SIM_MS);
+	if (ring->release_ns < uring.next_ns)
+		uring.next_ns = ring->release_ns;
+}
+
+/* close() of a ring waits for nothing: what is in flight ends later, one way or the other. */
+void sim_uring_closed(unsigned number)
+{
+	struct kring *ring = &uring.rings[number];
+	unsigned i;
+
+	ring->closed = true;
+	ring->file = NULL;
+	maybe_release(ring);
+	for (i = 0; i < uring.used; i++) {
+		struct kop *op = &uring.ops[i];
+
+		if (op->ring != ring || op->state == KOP_FREE)
+			continue;
+		if (op->state == KOP_DONE) {
+			kop_end(op);
+		} else if (op->state != KOP_LINKED && (op->state == KOP_WAITING ||
+						       op->opcode == IORING_OP_TIMEOUT)) {
+			op->dying = true;
+			due(op, sim_now_ns() + sim_random(50 * SIM_MS));
+		}
+	}
+}
+
+static int register_probe(struct io_uring_probe *probe, unsigned count)
+{
+	static const uint8_t known[] = {
+		IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_POLL_ADD,
+		IORING_OP_TIMEOUT, IORING_OP_ASYNC_CANCEL, IORING_OP_READ_FIXED,
+		IORING_OP_WRITE_FIXED,
+	};
+	unsigned i;
+
+	probe->ops_len = 64;
+	for (i = 0; i < probe->ops_len && i < count; i++)
+		probe->ops[i].op = (uint8_t)i;
+	for (i = 0; i < sizeof(known); i++)
+		probe->ops[known[i]].flags = IO_URING_OP_SUPPORTED;
+	return 0;
+}
+
+int sim_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
+{
+	struct kring *ring;
+	int rc;
+
+	sim_point("io_uring_register");
+	rc = sim_failure("io_uring_register", (const int[]){ ENOMEM, EINVAL, 0 });
+	if (rc < 0)
+		return rc;
+	ring = ring_of(fd);
+	if (!ring)
+		return -EBADF;
+	switch (opcode) {
+	case IORING_REGISTER_PROBE:
+		return register_probe(arg, count);
+	case IORING_REGISTER_FILES:
+		ring->registered = sim_file_get(*(int *)arg);
+		if (!ring->registered)
+			return -EBADF;
+		sim_file_ref(ring->registered);
+		return 0;
+	case IORING_REGISTER_ENABLE_RINGS:
+		ring->enabled = true;
+		ring->owner = sim_thread_id(sim_self());
+		return 0;
+	case IORING_REGISTER_BUFFERS2:
+	case IORING_REGISTER_BUFFERS_UPDATE:
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+void sim_uring_begin(void)
+{
+	memset(uring.rings, 0, sizeof(uring.rings));
+	memset(uring.ops, 0, uring.used * sizeof(uring.ops[0]));
+	uring.used = 0;
+	uring.next_ns = SIM_NEVER;
+	uring.order = 0;
+	uring.died = false;
+}
+
+void sim_uring_check_end(void)
+{
+	unsigned i;
+
+	for (i = 0; i < RINGS_MAX; i++)
+		if (uring.rings[i].used && !uring.rings[i].closed)
+			sim_fail("a ring is left open after the end");
+	for (i = 0; i < uring.used; i++)
+		if (uring.ops[i].state != KOP_FREE && moves_data(uring.ops[i].opcode))
+			sim_fail("the kernel still runs %s after the end",
+				 op_name(uring.ops[i].opcode));
+}
+
+/* --------------------------------------------------------------- enter -- */
+
+static struct kop *kop_new(void)
+{
+	unsigned i;
+
+	for (i = 0; i < uring.used; i++)
+		if (uring.ops[i].state == KOP_FREE)
+			return &uring.ops[i];
+	if (uring.used == KOPS_MAX)
+		sim_fail("the simulated machine has too few ops");
+	return &uring.ops[uring.used++];
+}
+
+static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
+{
+	struct kop *op = kop_new();
+	struct sim_call *call = (struct sim_call *)(uintptr_t)sqe->addr3;
+
+	*op = (struct kop){
+		.state = KOP_LINKED, .ring = ring, .opcode = sqe->opcode, .sqe_flags = sqe->flags,
+		.user_data = sqe->user_data, .addr = sqe->addr, .off = sqe->off, .len = sqe->len,
+		.events = sqe->poll32_events, .next = NONE, .fd = sqe->fd, .call = call,
+	};
+	if (call) {
+		if (call->magic != SIM_CALL_MAGIC)
+			sim_fail("the kernel is given an SQE of a call that is over");
+		if (call->answered && !call->left)
+			sim_fail("call %u is submitted after its answer", call->id);
+		call->taken++;
+		call->flying++;
+	}
+	sim_trace("the kernel takes %s (%llx)%s", op_name(op->opcode),
+		  (unsigned long long)op->user_data, sqe->flags & IOSQE_IO_LINK ? " and what follows" : "");
+	return op;
+}
+
+/* Consumes up to count SQEs; a chain ends where the submission ends. */
+static void submit(struct kring *ring, unsigned count)
+{
+	struct kop *op, *before = NULL, *head = NULL;
+	struct shared *shared = ring->shared;
+
+	while (count-- > 0) {
+		const struct io_uring_sqe *sqe =
+			&ring->sqes[ring->array[shared->sq_head & shared->sq_mask]];
+
+		op = consume(ring, sqe);
+		shared->sq_head++;
+		if (before) {
+			before->next = (uint32_t)(op - uring.ops);
+		} else {
+			head = op;
+			if (!(op->sqe_flags & IOSQE_ASYNC)) {
+				op->file = sim_file_get(op->fd);
+				if (op->file)
+					sim_file_ref(op->file);
+			}
+		}
+		before = op->sqe_flags & IOSQE_IO_LINK && count > 0 ? op : NULL;
+		if (!before)
+			kop_start(head);
+	}
+}
+
+/* Said again and again until somebody has heard it. */
+static int lost_one(struct kring *ring)
+{
+	sim_reach(SIM_EBADR);
+	ring->broken = true;
+	return -EBADR;
+}
+
+/* The ways of io_uring_enter to refuse a submission; 0: it does not. */
+static int refuse(struct kring *ring, unsigned to_submit)
+{
+	static const int fatal[] = { -EBADFD, -ENXIO, -EOWNERDEAD, -EFAULT, -EINVAL };
+
+	if (ring->lost)
+		return lost_one(ring);
+	if (!uring.died && sim_chance(sim_faults.fatal)) {
+		sim_reach(SIM_FATAL);
+		uring.died = ring->broken = true;
+		sim_excuse_death();
+		return fatal[sim_random(sizeof(fatal) / sizeof(fatal[0]))];
+	}
+	if (to_submit && sim_chance(sim_faults.eagain)) {
+		sim_reach(SIM_EAGAIN);
+		return -EAGAIN;
+	}
+	if (sim_chance(sim_faults.ebusy)) {
+		sim_reach(SIM_EBUSY);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+static uint64_t wait_deadline(unsigned flags, const struct io_uring_getevents_arg *arg)
+{
+	const struct __kernel_timespec *ts;
+
+	if (!(flags & IORING_ENTER_EXT_ARG) || !arg->ts)
+		return SIM_NEVER;
+	ts = (const void *)(uintptr_t)arg->ts;
+	return sim_now_ns() + (uint64_t)ts->tv_sec * SIM_S + (uint64_t)ts->tv_nsec;
+}
+
+static int wait_for_cqes(struct kring *ring, unsigned min_complete, uint64_t deadline_ns)
+{
+	const struct shared *shared = ring->shared;
+
+	for (;;) {
+		run_task_work(ring);
+		cq_flush(ring);
+		if (shared->cq_tail - shared->cq_head >= min_complete)
+			return 0;
+		if (ring->lost)
+			return -EBADR;
+		if (sim_chance(sim_faults.eintr)) {
+			sim_reach(SIM_EINTR);
+			return -EINTR;
+		}
+		if (sim_now_ns() >= deadline_ns) {
+			sim_reach(SIM_ETIME);
+			return -ETIME;
+		}
+		sim_block(ring, "a CQE", deadline_ns);
+	}
+}
+
+int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned flags, void *arg,
+		    size_t arg_size)
+{
+	struct kring *ring;
+	unsigned ready, count;
+	uint64_t deadline_ns;
+	int rc;
+
+	(void)arg_size;
+	sim_point("io_uring_enter");
+	ring = ring_of(fd);
+	if (!ring)
+		return -EBADF;
+	if (ring->broken)
+		sim_fail("a ring is entered that had a fatal errno");
+	if (!ring->enabled || ring->owner != sim_thread_id(sim_self()))
+		sim_fail("a ring is entered by a stranger");
+	rc = refuse(ring, to_submit);
+	if (rc < 0)
+		return rc;
+	deadline_ns = wait_deadline(flags, arg);
+	ready = ring->shared->sq_tail - ring->shared->sq_head;
+	count = to_submit < ready ? to_submit : ready;
+	if (count && sim_chance(sim_faults.partial)) {
+		sim_reach(SIM_PARTIAL);
+		count = (unsigned)sim_random(count);
+		sim_trace("enter takes %u of %u", count, to_submit);
+	}
+	submit(ring, count);
+	sim_pass_ns(500);
+	if (count < to_submit)
+		return count ? (int)count : -EAGAIN;
+	if ((flags & IORING_ENTER_GETEVENTS) || !(ring->flags & IORING_SETUP_DEFER_TASKRUN)) {
+		run_task_work(ring);
+		cq_flush(ring);
+	}
+	if ((flags & IORING_ENTER_GETEVENTS) && min_complete)
+		rc = wait_for_cqes(ring, min_complete, deadline_ns);
+	sim_point("io_uring_enter's return");
+	if (count)
+		return (int)count;
+	return rc == -EBADR ? lost_one(ring) : rc;
+}
