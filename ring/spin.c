@@ -55,6 +55,7 @@ uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pac
 void gyre__spin_won(struct gyre__spin *spin, const struct gyre__spinning *spinning)
 {
 	spin->skip_max /= 2;
+	spin->long_yields = spinning->long_yields;
 	if (spinning->together)
 		spin->together--;
 	else if (spinning->yielded)
@@ -63,7 +64,8 @@ void gyre__spin_won(struct gyre__spin *spin, const struct gyre__spinning *spinni
 
 void gyre__spin_lost(struct gyre__spin *spin, const struct gyre__spinning *spinning)
 {
-	spin->hogged = spinning->hogged;
+	spin->hogged = spinning->long_yields >= GYRE__LONG_YIELDS_MAX;
+	spin->long_yields = 0;
 	spin->skip_max = spin->skip_max * 2 + 1;
 	if (spin->skip_max > SKIP_MAX || spin->hogged)
 		spin->skip_max = SKIP_MAX;

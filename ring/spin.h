@@ -31,6 +31,7 @@ struct gyre__spin {
 	uint32_t skip;			/* of which so many are left */
 	uint32_t cold;			/* waits in a row for somebody who had to be woken first */
 	uint32_t together;		/* coming waits for somebody on this very CPU: yield to it */
+	uint32_t long_yields;		/* in a row, so far */
 	bool hogged;			/* others keep the CPUs: sleep until skip has run out, come what may */
 };
 
@@ -62,27 +63,38 @@ struct gyre__spinning {
 	uint64_t yielded_ns;		/* when the last yield was over */
 	bool together;
 	bool yielded;			/* in the last turn, of a wait that pauses otherwise */
-	bool hogged;			/* a yield took so long that a sleep would have been shorter */
+	uint32_t long_yields;
 };
 
-/* Who gets the CPU back so late gave it to strangers, who keep it for as long as they may. */
+/*
+ * Who gets the CPU back so late gave it to strangers, who keep it for as long as
+ * they may. Once may be the machine's mood; twice in a row is a habit.
+ */
 #define GYRE__YIELD_NS_MAX	GYRE__NS_PER_MS
+#define GYRE__LONG_YIELDS_MAX	2
 
-/* Lets others run. False: they took their time. */
+/* Lets others run. False: they take their time, and sleeping would be shorter. */
 static inline bool gyre__spin_yield(struct gyre__spinning *spinning)
 {
 	uint64_t before_ns = spinning->yielded_ns ? spinning->yielded_ns : gyre__sys->now_ns();
 
 	gyre__sys->yield();
 	spinning->yielded_ns = gyre__sys->now_ns();
-	spinning->hogged = spinning->yielded_ns - before_ns > GYRE__YIELD_NS_MAX;
-	return !spinning->hogged;
+	if (spinning->yielded_ns - before_ns <= GYRE__YIELD_NS_MAX)
+		spinning->long_yields = 0;
+	else
+		spinning->long_yields++;
+	return spinning->long_yields < GYRE__LONG_YIELDS_MAX;
 }
 
 static inline void gyre__spin_start(const struct gyre__spin *spin, uint64_t budget_ns,
 				    struct gyre__spinning *ret)
 {
-	*ret = (struct gyre__spinning){ .budget_ns = budget_ns, .together = spin->together > 0 };
+	*ret = (struct gyre__spinning){
+		.budget_ns = budget_ns,
+		.together = spin->together > 0,
+		.long_yields = spin->long_yields,
+	};
 }
 
 /*
