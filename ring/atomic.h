@@ -20,8 +20,6 @@
 	atomic_fetch_add_explicit((ptr), (value), memory_order_##order)
 #define gyre__fetch_sub(ptr, value, order) \
 	atomic_fetch_sub_explicit((ptr), (value), memory_order_##order)
-#define gyre__fetch_or(ptr, value, order) \
-	atomic_fetch_or_explicit((ptr), (value), memory_order_##order)
 /* Where it fails, what was found instead has been acquired. */
 #define gyre__cas(ptr, expected, value, order) \
 	atomic_compare_exchange_strong_explicit((ptr), (expected), (value), \
@@ -73,10 +71,6 @@ extern unsigned gyre__sim_plant;
 #define gyre__fetch_sub(ptr, value, order) \
 	(gyre__sim_here("fetch_sub", ptr), \
 	 atomic_fetch_sub_explicit((ptr), (value), memory_order_##order))
-#undef gyre__fetch_or
-#define gyre__fetch_or(ptr, value, order) \
-	(gyre__sim_here("fetch_or", ptr), \
-	 atomic_fetch_or_explicit((ptr), (value), memory_order_##order))
 #undef gyre__cas
 #define gyre__cas(ptr, expected, value, order) \
 	(gyre__sim_here("cas", ptr), \

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <grp.h>
 #include <poll.h>
 #include <sched.h>
@@ -279,11 +280,7 @@ void test_limit(int resource, uint64_t soft)
 
 int test_closed_fd(void)
 {
-	int fd = fcntl(0, F_DUPFD_CLOEXEC, 900);	/* where nothing else will land */
-
-	expect_ge(fd, 0);
-	close(fd);
-	return fd;
+	return INT_MAX;		/* past every limit: one closed just now might be another thread's by then */
 }
 
 /* ----------------------------------------------- threads, processes -- */
