@@ -50,6 +50,7 @@ static ssize_t run(struct gyre__thread *self, struct gyre *rt, const struct io_k
 	struct gyre__home *home = gyre__thread_home(self, rt);
 	ssize_t res = 0;
 
+	gyre__count(&home->calls, 1);
 	if (gyre__likely(rt->route != GYRE__ROUTE_RING) || call->trivial) {
 		gyre__count(&home->calls_in_caller, 1);
 		res = kind->here(call);
@@ -74,7 +75,6 @@ static inline ssize_t io_call(struct gyre *rt, const struct io_kind *kind, struc
 
 	if (gyre__unlikely(status != GYRE_OK))
 		return gyre_status_errno(status);
-	gyre__count(&gyre__thread_home(self, rt)->calls, 1);
 	res = run(self, rt, kind, call);
 	gyre__thread_leave(self);
 	return res;
