@@ -53,6 +53,19 @@ void gyre__batch_advance(struct gyre__ring *ring, struct gyre__batch *batch, uin
 }
 
 /*
+ * Threads of the kernel's that are interrupted in an op may tell by an errno
+ * that was never meant for us (ERESTARTSYS and its relatives, which a system
+ * call would turn into a restart or into EINTR).
+ */
+#define RESTART_FIRST	512
+#define RESTART_LAST	516
+
+static bool is_restart(int32_t res)
+{
+	return res <= -RESTART_FIRST && res >= -RESTART_LAST;
+}
+
+/*
  * -ECANCELED and -EINTR after somebody asked for the end: that is what became
  * of it. Any other result was there first, and counts. Whether an op that was
  * cut off had an effect nobody can say.
@@ -63,6 +76,8 @@ static gyre__verdict verdict_of(struct gyre__op *op)
 		op->res = -ECANCELED;	/* what came back is a NOP's, in its place */
 		return gyre__verdict_make(GYRE_CANCELLED, GYRE_EFFECT_NONE);
 	}
+	if (is_restart(op->res))
+		op->res = -EINTR;
 	if (op->res != -ECANCELED && op->res != -EINTR)
 		return 0;
 	switch ((enum gyre__op_reason)op->reason) {
@@ -172,8 +187,10 @@ void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op)
 		complete_left(ring, op);
 		return;
 	}
-	if (gyre__unlikely(op->res < 0))
+	if (gyre__unlikely(op->res < 0)) {
 		verdict = verdict_of(op);
+		result.res = op->res;
+	}
 	put(ring, op);
 	gyre__batch_record(ring, batch, index, result, verdict);
 	gyre__batch_settle(ring, batch);

@@ -388,6 +388,9 @@ static struct kop *cancel_target(const struct kop *cancel)
 /* What the cancel says; *ret_res: what becomes of the target, 0: nothing. */
 static int judge_cancel(struct kop *target, int *ret_res)
 {
+	/* The last is ERESTARTSYS, which some ops of the real kernel's threads let out. */
+	static const int interrupted[] = { -ECANCELED, -EINTR, -512 };
+
 	*ret_res = 0;
 	if (!target || target->state == KOP_LINKED || target->state == KOP_DONE)
 		return -ENOENT;
@@ -403,7 +406,7 @@ static int judge_cancel(struct kop *target, int *ret_res)
 	if (target->call && target->len > 1 && sim_chance(sim_faults.cut_off) && find_file(target)) {
 		sim_reach(SIM_CUT_OFF);
 		kop_transfer(target, target->len / 2);
-		*ret_res = sim_chance(500) ? -EINTR : -ECANCELED;
+		*ret_res = interrupted[sim_random(3)];
 		return -EALREADY;
 	}
 	return 0;
