@@ -87,11 +87,11 @@ static int rules_ask(enum gyre__fault_call call, int fd, unsigned to_submit,
 	return due;
 }
 
-static int fault_due(enum gyre__fault_call call, int fd, unsigned to_submit,
+static int fault_due(enum gyre__fault_call call, int fd, unsigned to_submit, const void *site,
 		     struct gyre__fault_rule *ret)
 {
 	struct fault_hook hook;
-	int due;
+	int due, error;
 
 	gyre__fetch_add(&counts[call], 1, relaxed);
 	if (!gyre__load(&armed, acquire))
@@ -99,13 +99,16 @@ static int fault_due(enum gyre__fault_call call, int fd, unsigned to_submit,
 	pthread_mutex_lock(&lock);
 	hook = hooks[call];
 	pthread_mutex_unlock(&lock);
-	if (hook.fn)
-		hook.fn(call, fd, hook.arg);
+	error = hook.fn ? hook.fn(call, fd, site, hook.arg) : 0;
 
 	/* After the hook: what it arms may be meant for this very call. */
 	pthread_mutex_lock(&lock);
 	due = rules_ask(call, fd, to_submit, ret);
 	pthread_mutex_unlock(&lock);
+	if (error) {
+		*ret = (struct gyre__fault_rule){ .error = error };
+		due = 1;
+	}
 	if (due)
 		gyre__fetch_add(&hits[call], 1, relaxed);
 	return due;
@@ -113,25 +116,39 @@ static int fault_due(enum gyre__fault_call call, int fd, unsigned to_submit,
 
 /*
  * What the kernel does when it takes only a part: it answers how many, and
- * neither waits nor reaps.
+ * neither waits nor reaps. Interrupted or out of time it has submitted before,
+ * and says so; only where there was nothing to submit the errno is seen.
  */
 static int fault_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned flags,
 			     void *arg, size_t arg_size)
 {
 	struct gyre__fault_rule rule;
+	int rc = 0;
 
-	if (!fault_due(GYRE__FAULT_uring_enter, fd, to_submit, &rule))
+	if (!fault_due(GYRE__FAULT_uring_enter, fd, to_submit, __builtin_return_address(0), &rule))
 		return base->uring_enter(fd, to_submit, min_complete, flags, arg, arg_size);
-	if (rule.partial == 0)
-		return rule.error;
-	return base->uring_enter(fd, rule.partial, 0, 0, NULL, 0);
+	if (rule.partial)
+		return base->uring_enter(fd, rule.partial, 0, 0, NULL, 0);
+	if (rule.error == -EINTR || rule.error == -ETIME)
+		rc = base->uring_enter(fd, to_submit, 0, flags, arg, arg_size);
+	return rc ? rc : rule.error;
+}
+
+/* Whatever Linux answers to a close, the descriptor is closed. */
+static int fault_close(int fd)
+{
+	struct gyre__fault_rule rule;
+	int due = fault_due(GYRE__FAULT_close, fd, 0, __builtin_return_address(0), &rule);
+	int rc = base->close(fd);
+
+	return due ? rule.error : rc;
 }
 
 static void *fault_alloc(size_t size, size_t align)
 {
 	struct gyre__fault_rule rule;
 
-	if (fault_due(GYRE__FAULT_alloc, GYRE__FAULT_ANY_FD, 0, &rule))
+	if (fault_due(GYRE__FAULT_alloc, GYRE__FAULT_ANY_FD, 0, __builtin_return_address(0), &rule))
 		return NULL;
 	return base->alloc(size, align);
 }
@@ -159,7 +176,6 @@ static void fault_sleep_ns(uint64_t ns)
 	X(int, eventfd_read, fd, (int fd), (fd)) \
 	X(int, eventfd_write, fd, (int fd), (fd)) \
 	X(int, pipe, -1, (int ret[2]), (ret)) \
-	X(int, close, fd, (int fd), (fd)) \
 	X(int, fstat, fd, (int fd, struct stat *ret), (fd, ret)) \
 	X(ssize_t, read, fd, (int fd, void *buf, size_t len), (fd, buf, len)) \
 	X(ssize_t, write, fd, (int fd, const void *buf, size_t len), (fd, buf, len)) \
@@ -198,7 +214,7 @@ static type fault_##name parameters \
 { \
 	struct gyre__fault_rule rule; \
 \
-	if (fault_due(GYRE__FAULT_##name, descriptor, 0, &rule)) \
+	if (fault_due(GYRE__FAULT_##name, descriptor, 0, __builtin_return_address(0), &rule)) \
 		return rule.error; \
 	return base->name arguments; \
 }
@@ -214,6 +230,7 @@ void gyre__fault_install(void)
 	FAULT_LIST(FAULT_ENTRY)
 	table.uring_enter = fault_uring_enter;
 	table.alloc = fault_alloc;
+	table.close = fault_close;
 	table.sleep_ns = fault_sleep_ns;
 	gyre__sys = &table;
 }
@@ -295,16 +312,17 @@ void gyre__fault_clear(void)
 {
 	unsigned i;
 
-	pthread_mutex_lock(&lock);
+	/* No atomic under the lock: simulated, it is where another fiber may go on. */
 	gyre__store(&armed, 0, release);
 	gyre__store(&sleepless, 0, relaxed);
+	pthread_mutex_lock(&lock);
 	rule_count = 0;
 	memset(hooks, 0, sizeof(hooks));
+	pthread_mutex_unlock(&lock);
 	for (i = 0; i < GYRE__FAULT_CALLS; i++) {
 		gyre__store(&counts[i], 0, relaxed);
 		gyre__store(&hits[i], 0, relaxed);
 	}
-	pthread_mutex_unlock(&lock);
 }
 
 const char *gyre__fault_name(enum gyre__fault_call call)
@@ -314,6 +332,7 @@ const char *gyre__fault_name(enum gyre__fault_call call)
 		FAULT_LIST(FAULT_NAME)
 		[GYRE__FAULT_uring_enter] = "uring_enter",
 		[GYRE__FAULT_alloc] = "alloc",
+		[GYRE__FAULT_close] = "close",
 	};
 
 	return names[call];

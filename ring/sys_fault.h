@@ -6,7 +6,8 @@
  * A rule says which call, whose (any thread's and ring's unless it names one),
  * how many to let pass, how many to fail and with what. Several rules may stand
  * at a time; each counts the calls that match it, and the first one that is due
- * decides. What fails never reaches the kernel.
+ * decides. What fails never reaches the kernel, but for what Linux does before
+ * it says so: a close closes, and an enter that is interrupted has submitted.
  *
  * Any thread may call any of these, the threads of a runtime included.
  */
@@ -67,8 +68,11 @@ struct gyre__fault_rule {
 	char thread[16];	/* how the calling thread's name starts; "": any */
 };
 
-/* Runs before the call, on the thread that makes it; may block. */
-typedef void gyre__fault_hook_fn(enum gyre__fault_call call, int fd, void *arg);
+/*
+ * Runs before the call, on the thread that makes it; may block. site is where
+ * the call returns to. 0: what the rules say; or the negative errno to fail with.
+ */
+typedef int gyre__fault_hook_fn(enum gyre__fault_call call, int fd, const void *site, void *arg);
 
 /* While no runtime is open. The calls that pass go to the table found here. */
 void gyre__fault_install(void);

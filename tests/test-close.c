@@ -404,19 +404,21 @@ struct late {
 	atomic_int stopped, go_on;
 };
 
-static void stop_before_the_wake_up(enum gyre__fault_call call, int fd, void *arg)
+static int stop_before_the_wake_up(enum gyre__fault_call call, int fd, const void *site, void *arg)
 {
 	struct late *late = arg;
 	char name[16];
 
 	(void)call;
 	(void)fd;
+	(void)site;
 	pthread_getname_np(pthread_self(), name, sizeof(name));
 	if (strcmp(name, "late") != 0)
-		return;
+		return 0;
 	atomic_store(&late->stopped, 1);
 	while (!atomic_load(&late->go_on))
 		sched_yield();
+	return 0;
 }
 
 static void *call_and_be_late(void *arg)

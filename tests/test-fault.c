@@ -126,11 +126,13 @@ TEST(rule_for_a_thread_leaves_others_alone)
 	gyre__fault_remove();
 }
 
-static void raise_rule(enum gyre__fault_call call, int fd, void *arg)
+static int raise_rule(enum gyre__fault_call call, int fd, const void *site, void *arg)
 {
 	(void)fd;
+	(void)site;
 	if ((*(unsigned *)arg)++ == 1)
 		gyre__fault_set(call, 0, 1, -EINTR);
+	return 0;
 }
 
 TEST(hook_runs_before_the_call_and_may_make_it_fail)

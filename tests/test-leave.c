@@ -31,15 +31,16 @@ static struct stuck {
 } stuck;
 
 /* On the worker's own thread: what is filled and not yet submitted is still its own. */
-static void swallow_cancels(enum gyre__fault_call call, int fd, void *arg)
+static int swallow_cancels(enum gyre__fault_call call, int fd, const void *site, void *arg)
 {
 	struct io_uring_sq *sq = &stuck.ring->uring.sq;
 	unsigned head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
 
 	(void)call;
+	(void)site;
 	(void)arg;
 	if (fd != stuck.ring->uring.ring_fd)
-		return;
+		return 0;
 	for (; head != stuck.ring->sq_tail; head++) {
 		struct io_uring_sqe *sqe = &sq->sqes[head & sq->ring_mask];
 		uint64_t user_data = sqe->user_data;
@@ -54,6 +55,7 @@ static void swallow_cancels(enum gyre__fault_call call, int fd, void *arg)
 		sqe->user_data = user_data;
 		atomic_fetch_add(&stuck.swallowed, 1);
 	}
+	return 0;
 }
 
 static void prep_stuck(struct io_uring_sqe *sqe, void *arg)
