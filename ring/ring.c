@@ -26,6 +26,9 @@
 #define MEMLOCK_RETRY_NS	(500 * GYRE__NS_PER_MS)
 #define MEMLOCK_PAUSE_NS	(10 * GYRE__NS_PER_MS)
 
+#define TELL_NS_FIRST		(50 * GYRE__NS_PER_US)
+#define TELL_NS_MAX		(10 * GYRE__NS_PER_MS)
+
 #define FEATURES_NEEDED	(IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | \
 			 IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG)
 
@@ -292,10 +295,26 @@ size_t gyre__ring_memlock(const struct gyre__ring_config *config)
 
 /* ---------------------------------------------------- from other threads -- */
 
+/*
+ * A wake-up that is lost is a hang, so it is tried again. But not where there is
+ * no such descriptor: the host closed it, and a stranger may have the number next.
+ */
+void gyre__ring_tell(int eventfd)
+{
+	uint64_t pause_ns = TELL_NS_FIRST;
+	int rc = gyre__sys->eventfd_write(eventfd);
+
+	while (rc < 0 && rc != -EBADF && pause_ns <= TELL_NS_MAX) {
+		gyre__sys->sleep_ns(pause_ns);
+		pause_ns *= 2;
+		rc = gyre__sys->eventfd_write(eventfd);
+	}
+}
+
 static void ring_wake(struct gyre__ring *ring)
 {
 	gyre__fetch_add(&ring->counters.wakeups_sent, 1, relaxed);
-	gyre__sys->eventfd_write(ring->wake_fd);
+	gyre__ring_tell(ring->wake_fd);
 }
 
 enum gyre_status gyre__ring_send(struct gyre__ring *ring, struct gyre__batch *batch,

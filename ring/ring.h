@@ -182,6 +182,8 @@ static inline bool gyre__ring_finished(const struct gyre__ring *ring)
 
 /* A sleeper whose reply is given: its eventfd is written before the turn ends. */
 void gyre__ring_wake_later(struct gyre__ring *ring, int eventfd);
+/* Any thread: writes it, so that whoever sleeps in it wakes up. */
+void gyre__ring_tell(int eventfd);
 
 /* Of the library's own: asks for op's end, now. reason: what -ECANCELED will mean. */
 void gyre__ring_ask_end(struct gyre__ring *ring, struct gyre__op *op, enum gyre__op_reason reason);

@@ -306,7 +306,7 @@ void gyre__ring_flush_wakes(struct gyre__ring *ring)
 		return;
 	gyre__store(&ring->pace.told_ns, gyre__sys->now_ns(), relaxed);
 	for (i = 0; i < ring->wake_count; i++)
-		gyre__sys->eventfd_write(ring->wakes[i]);
+		gyre__ring_tell(ring->wakes[i]);
 	ring->wake_count = 0;
 }
 

@@ -295,6 +295,40 @@ TEST(statistics_and_dump_write_nothing_for_want_of_memory)
 	close_faulty(rt);
 }
 
+/* ------------------------------------------------------------- waking up -- */
+
+static struct gyre *open_sleepy(void)
+{
+	struct gyre_options options = { .size = sizeof(options), .workers = 1,
+					.spin_ns = GYRE_SPIN_NEVER };
+
+	gyre__fault_install();
+	return test_open(&options);
+}
+
+static void call_three_times(void *arg, unsigned number)
+{
+	unsigned i;
+
+	(void)number;
+	for (i = 0; i < 3; i++)
+		expect_status(gyre_call(arg, prep_nop, NULL, NULL), GYRE_OK);
+}
+
+TEST(wake_up_that_could_not_be_written_is_written_again)
+{
+	struct gyre *rt = open_sleepy();
+	unsigned skip;
+
+	for (skip = 0; skip < 4; skip++) {
+		test_row("number %u", skip);
+		gyre__fault_set(GYRE__FAULT_eventfd_write, skip, 3, -EAGAIN);
+		test_crew_run(1, call_three_times, rt);
+		gyre__fault_clear();
+	}
+	close_faulty(rt);
+}
+
 /* ---------------------------------------------------------------- death -- */
 
 /* A caller of worker 0 that waits for a pipe which nobody answers. */
