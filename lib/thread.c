@@ -55,8 +55,7 @@ static void thread_unlink(struct gyre__thread *self)
 
 static void thread_free(struct gyre__thread *self)
 {
-	if (self->reply_made)
-		gyre__reply_done(&self->reply);
+	gyre__reply_done(&self->reply);
 	gyre__free(self->arrays);
 	gyre__free(self);
 }
@@ -93,9 +92,7 @@ static void start_over_in_child(void)
 		self->runtime = NULL;
 		self->worker = NULL;
 		gyre__store(&self->inside, NULL, relaxed);
-		if (self->reply_made)
-			gyre__reply_done(&self->reply);
-		self->reply_made = false;
+		gyre__reply_done(&self->reply);
 	}
 	unlock_threads();
 }
@@ -116,6 +113,7 @@ static struct gyre__thread *thread_new(void)
 
 	if (!self)
 		return NULL;
+	self->reply.eventfd = -1;
 	self->batch.waiter = &self->reply.waiter;
 	lock_threads();
 	guarded = guard_fork();
@@ -149,12 +147,11 @@ enum gyre_status gyre__thread_make_reply(struct gyre__thread *self, const char *
 {
 	int rc;
 
-	if (gyre__likely(self->reply_made))
+	if (gyre__likely(gyre__reply_is_made(&self->reply)))
 		return GYRE_OK;
 	rc = gyre__reply_init(&self->reply);
 	if (rc < 0)
 		return gyre__fail_system(function, rc, "eventfd for the calling thread");
-	self->reply_made = true;
 	return GYRE_OK;
 }
 

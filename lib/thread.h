@@ -38,7 +38,6 @@ struct gyre__thread {
 	struct gyre__home homes[GYRE__HOMES];
 	unsigned next_home;
 	unsigned number;		/* n-th thread that came */
-	bool reply_made;
 
 	/* For batches of more than one: one allocation, so many ops long. */
 	void *arrays;

@@ -47,7 +47,9 @@ int gyre__reply_init(struct gyre__reply *reply)
 
 void gyre__reply_done(struct gyre__reply *reply)
 {
-	gyre__sys->close(reply->eventfd);
+	if (gyre__reply_is_made(reply))
+		gyre__sys->close(reply->eventfd);
+	reply->eventfd = -1;
 }
 
 static bool reply_spin(struct gyre__reply *reply, const struct gyre__pace *pace, uint64_t budget_ns)
@@ -65,21 +67,35 @@ static bool reply_spin(struct gyre__reply *reply, const struct gyre__pace *pace,
 	return false;
 }
 
+static void reply_poll(struct gyre__reply *reply)
+{
+	while (!reply_is_there(reply))
+		gyre__sys->sleep_ns(POLL_NS);
+}
+
 /*
  * Goes to sleep unless the reply has come meanwhile. The eventfd is written
  * once for each ASLEEP that the worker finds, so none is left over. A host that
  * closed our descriptor behind our back costs speed, not the reply.
+ *
+ * Where it cannot be read, the write may be yet to come: so the descriptor is
+ * neither closed nor slept in again. The thread's next call makes another.
  */
 static void reply_sleep(struct gyre__reply *reply, struct gyre__pace *pace)
 {
 	uint64_t word = (reply->expected - 1) << 1;
 	uint64_t fell_asleep_ns = gyre__sys->now_ns(), now_ns, told_ns;
 
+	if (!gyre__reply_is_made(reply)) {
+		reply_poll(reply);
+		return;
+	}
 	if (!gyre__cas(&reply->word, &word, word | ASLEEP, acq_rel))
 		return;
-	if (gyre__sys->eventfd_read(reply->eventfd) < 0)
-		while (!reply_is_there(reply))
-			gyre__sys->sleep_ns(POLL_NS);
+	if (gyre__sys->eventfd_read(reply->eventfd) < 0) {
+		reply_poll(reply);
+		reply->eventfd = -1;
+	}
 	GYRE_ASSERT(reply_is_there(reply));
 	gyre__store(&reply->word, reply->expected << 1, relaxed);
 

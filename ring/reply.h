@@ -30,7 +30,7 @@ struct gyre__reply {
 
 	/* The caller's; the worker reads waiter and eventfd. */
 	struct gyre__waiter waiter GYRE__OWN_LINE;
-	int eventfd;
+	int eventfd;				/* -1: not made yet, or of no use any more */
 	uint64_t expected;			/* replies asked for so far */
 	struct gyre__spin spin;
 };
@@ -38,6 +38,11 @@ struct gyre__reply {
 /* 0, or a negative errno of eventfd(). */
 int gyre__reply_init(struct gyre__reply *reply);
 void gyre__reply_done(struct gyre__reply *reply);
+
+static inline bool gyre__reply_is_made(const struct gyre__reply *reply)
+{
+	return reply->eventfd >= 0;
+}
 
 /* Caller: before the push. */
 static inline void gyre__reply_expect(struct gyre__reply *reply)

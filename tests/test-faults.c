@@ -329,6 +329,29 @@ TEST(wake_up_that_could_not_be_written_is_written_again)
 	close_faulty(rt);
 }
 
+/* The first read of all fails, and says of which descriptor. */
+static int fail_the_first(enum gyre__fault_call call, int fd, const void *site, void *arg)
+{
+	atomic_int *first = arg;
+	int none = -1;
+
+	(void)call;
+	(void)site;
+	return atomic_compare_exchange_strong(first, &none, fd) ? -EIO : 0;
+}
+
+TEST(eventfd_that_could_not_be_read_is_neither_closed_nor_used_again)
+{
+	struct gyre *rt = open_sleepy();
+	atomic_int first = -1;
+
+	gyre__fault_hook(GYRE__FAULT_eventfd_read, fail_the_first, &first);
+	while (atomic_load(&first) < 0)		/* until one has slept: an answer may be there at once */
+		test_crew_run(1, call_three_times, rt);
+	close_faulty(rt);
+	expect_eq(close(atomic_load(&first)), 0);
+}
+
 /* ---------------------------------------------------------------- death -- */
 
 /* A caller of worker 0 that waits for a pipe which nobody answers. */
