@@ -334,6 +334,7 @@ const char *gyre_last_error(void)
 {
 	const struct gyre__thread *self = gyre__sys->self_get();
 
-	return self && self->last_status != GYRE_OK ? self->last_error :
-						      "no error: the last call succeeded";
+	if (!self)
+		return "nothing is noted for this thread: it has made no call yet, or out of memory";
+	return self->last_status != GYRE_OK ? self->last_error : "no error: the last call succeeded";
 }

@@ -352,6 +352,25 @@ TEST(eventfd_that_could_not_be_read_is_neither_closed_nor_used_again)
 	expect_eq(close(atomic_load(&first)), 0);
 }
 
+static void open_without_memory(void *arg, unsigned number)
+{
+	struct gyre *rt;
+
+	(void)arg;
+	(void)number;
+	gyre__fault_set(GYRE__FAULT_alloc, 0, GYRE__FAULT_FOREVER, -ENOMEM);
+	expect_status(gyre_open(NULL, &rt), GYRE_NO_MEMORY);
+	expect_contains(gyre_last_error(), "memory");
+	gyre__fault_clear();
+}
+
+TEST(thread_that_has_no_memory_to_note_its_failure_is_not_told_of_success)
+{
+	gyre__fault_install();
+	test_crew_run(1, open_without_memory, NULL);
+	gyre__fault_remove();
+}
+
 /* ---------------------------------------------------------------- death -- */
 
 /* A caller of worker 0 that waits for a pipe which nobody answers. */
