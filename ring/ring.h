@@ -89,6 +89,7 @@ struct gyre__ring {
 	uint32_t waiting_timed;			/* of waiting: have a time-out */
 	struct gyre__spin spin;
 	uint64_t busy_ns;			/* current back-off of a submit the kernel refuses; 0: none */
+	uint64_t refused_since_ns;		/* with busy_ns: it has neither taken nor completed anything */
 	uint64_t drain_deadline_ns;
 	int wakes[GYRE__RING_WAKES_MAX];	/* eventfds of sleepers whose replies are given */
 	unsigned wake_count;
@@ -181,9 +182,9 @@ static inline bool gyre__ring_finished(const struct gyre__ring *ring)
 }
 
 /* A sleeper whose reply is given: its eventfd is written before the turn ends. */
-void gyre__ring_wake_later(struct gyre__ring *ring, int eventfd);
 /* Any thread: writes it, so that whoever sleeps in it wakes up. */
 void gyre__ring_tell(int eventfd);
+void gyre__ring_wake_later(struct gyre__ring *ring, int eventfd);
 
 /* Of the library's own: asks for op's end, now. reason: what -ECANCELED will mean. */
 void gyre__ring_ask_end(struct gyre__ring *ring, struct gyre__op *op, enum gyre__op_reason reason);

@@ -21,6 +21,7 @@
 
 #define BUSY_NS_FIRST	(50 * GYRE__NS_PER_US)
 #define BUSY_NS_MAX	(10 * GYRE__NS_PER_MS)
+#define REFUSED_NS_MAX	(30 * GYRE__NS_PER_S)	/* then nothing will come of it any more */
 #define CROWD_WINDOW	64	/* batches over which callers are counted */
 
 /* ------------------------------------------------------------- inbox -- */
@@ -159,10 +160,20 @@ static bool cqes_are_ready(const struct gyre__ring *ring)
 
 /*
  * The kernel did not take the submission now. Everything stays where it is; if
- * nothing completes meanwhile, the next try is a little later.
+ * nothing completes meanwhile, the next try is a little later. One that takes
+ * and completes nothing for so long that it seems to be for ever has ended the
+ * ring: no cancel gets through either, so callers could not even time out.
  */
-static void back_off(struct gyre__ring *ring)
+static void back_off(struct gyre__ring *ring, int error)
 {
+	uint64_t now_ns = gyre__sys->now_ns();
+
+	if (ring->busy_ns == 0 || cqes_are_ready(ring))
+		ring->refused_since_ns = now_ns;
+	if (now_ns - ring->refused_since_ns >= REFUSED_NS_MAX) {
+		ring->dying = error;
+		return;
+	}
 	ring->busy_ns = ring->busy_ns ? 2 * ring->busy_ns : BUSY_NS_FIRST;
 	if (ring->busy_ns > BUSY_NS_MAX)
 		ring->busy_ns = BUSY_NS_MAX;
@@ -226,7 +237,7 @@ static void enter(struct gyre__ring *ring, unsigned min_complete, struct io_urin
 	if (gyre__likely(rc >= 0) || rc == -ETIME || rc == -EINTR)
 		ring->busy_ns = 0;
 	else if (rc == -EAGAIN || rc == -EBUSY || rc == -ENOMEM)
-		back_off(ring);
+		back_off(ring, rc);
 	else
 		ring->dying = rc;
 }
