@@ -297,6 +297,15 @@ ssize_t gyre_pread_full(struct gyre *rt, int fd, void *buf, size_t len, off_t of
 	return (ssize_t)done;
 }
 
+/* Of the piece that failed nothing may be there; of the whole, the pieces before it are. */
+static void note_pieces(void)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (self && self->last_effect == GYRE_EFFECT_NONE)
+		self->last_effect = GYRE_EFFECT_UNKNOWN;
+}
+
 ssize_t gyre_pwrite_full(struct gyre *rt, int fd, const void *buf, size_t len, off_t offset)
 {
 	struct io_call call = { .function = __func__, .fd = fd };
@@ -313,8 +322,11 @@ ssize_t gyre_pwrite_full(struct gyre *rt, int fd, const void *buf, size_t len, o
 		/* Interrupted before the first byte is all that -EINTR of pwrite(2) means. */
 		if (res == -EINTR && gyre_last_effect() == GYRE_EFFECT_DONE)
 			continue;
-		if (res < 0)
+		if (res < 0) {
+			if (done > 0)
+				note_pieces();
 			return res;
+		}
 		done += (size_t)res;
 	} while (done < len && res != 0);
 	return done < len ? -EIO : (ssize_t)done;

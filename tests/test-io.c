@@ -938,6 +938,46 @@ TEST(full_calls_go_on_after_each_short_count)
 	close(fd);
 }
 
+static struct gyre *to_be_closed;
+
+static void *close_it(void *arg)
+{
+	(void)arg;
+	gyre_close(to_be_closed);
+	return NULL;
+}
+
+/* Writes a piece; then the runtime is closed before the next one. */
+static ssize_t pwrite_before_the_close(int fd, const void *buf, size_t len, off_t offset)
+{
+	pthread_t closer;
+
+	expect_eq(pthread_create(&closer, NULL, close_it, NULL), 0);
+	pthread_join(closer, NULL);
+	return pwrite_in_sevens(fd, buf, len, offset);
+}
+
+TEST(pwrite_full_that_a_close_cuts_in_two_does_not_say_that_nothing_was_done)
+{
+	struct gyre__sys closing;
+	char buf[100] = "";
+	int fd = test_file(0);
+
+	sys_before = gyre__sys;
+	closing = *gyre__sys;
+	closing.pwrite = pwrite_before_the_close;
+	gyre__sys = &closing;
+	to_be_closed = open_with_route("caller");
+	expect_eq(gyre_pwrite_full(to_be_closed, fd, buf, 100, 0), -ESHUTDOWN);
+	expect_eq(gyre_last_status(), GYRE_CLOSED);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_UNKNOWN);
+	expect_eq(gyre_pwrite_full(to_be_closed, fd, buf, 100, 0), -ESHUTDOWN);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	gyre_free(to_be_closed);
+	gyre__sys = sys_before;
+	close(fd);
+}
+
 TEST(full_calls_go_on_after_an_interruption_and_stop_at_an_error)
 {
 	int fd = test_file(100);
