@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "ledger.h"
 #include "ring/atomic.h"
 #include "sched.h"
 
@@ -22,7 +23,6 @@
 #define FILES_MAX	64
 #define FD_FIRST	3
 #define PIPES_MAX	24
-#define DATA_MAX	4
 #define DEAD_BYTE	0xdd
 #define GRAIN		256u		/* blocks begin and end at multiples of it */
 #define RELAX_NS	(2 * SIM_US)	/* a pause costs more than it does, to keep seeds small */
@@ -45,8 +45,6 @@ static struct {
 	struct sim_file *fds[FILES_MAX];
 	struct sim_pipe pipes[PIPES_MAX];
 	unsigned pipe_count;
-	unsigned char data[DATA_MAX][SIM_DATA_BYTES];
-	unsigned data_count;
 	unsigned failable;		/* calls so far that could have failed */
 	unsigned threads_live;		/* started by the library */
 } kernel;
@@ -379,10 +377,7 @@ ssize_t sim_file_read(struct sim_file *file, void *buf, size_t len, uint64_t off
 	} else if (file->kind == SIM_FILE_PIPE) {
 		n = pipe_read(file, buf, len);
 	} else if (file->kind == SIM_FILE_DATA) {
-		n = offset >= file->data_len ? 0 : (ssize_t)(file->data_len - offset);
-		if ((size_t)n > len)
-			n = (ssize_t)len;
-		memcpy(buf, file->data + (n ? offset : 0), (size_t)n);
+		return sim_data_read(file->handle.data, buf, len, offset);
 	}
 	if (n > 0)
 		sim_file_changed(file);
@@ -404,14 +399,7 @@ ssize_t sim_file_write(struct sim_file *file, const void *buf, size_t len, uint6
 	} else if (file->kind == SIM_FILE_PIPE) {
 		n = pipe_write(file, buf, len);
 	} else if (file->kind == SIM_FILE_DATA) {
-		if (offset >= SIM_DATA_BYTES)
-			return -ENOSPC;
-		if (len > SIM_DATA_BYTES - offset)
-			len = SIM_DATA_BYTES - offset;
-		memcpy(file->data + offset, buf, len);
-		if (file->data_len < offset + len)
-			file->data_len = offset + len;
-		n = (ssize_t)len;
+		return sim_data_write(file->handle.data, buf, len, offset);
 	}
 	if (n > 0)
 		sim_file_changed(file);
@@ -529,16 +517,36 @@ static int sim_fstat(int fd, struct stat *ret)
 	if (!file)
 		return -EBADF;
 	memset(ret, 0, sizeof(*ret));
-	ret->st_mode = file->kind == SIM_FILE_DATA ? S_IFREG : S_IFIFO;
-	ret->st_size = (off_t)file->data_len;
+	ret->st_mode = S_IFIFO;
+	if (file->kind == SIM_FILE_DATA) {
+		ret->st_mode = S_IFREG;
+		ret->st_ino = file->handle.data->number + 1;
+		ret->st_size = (off_t)file->handle.data->len;
+	}
 	return 0;
 }
 
+/* In the caller's own thread, from offset to the end where len is 0. */
+static int flush_and_wait(struct sim_file *file, uint64_t offset, uint64_t len)
+{
+	struct sim_flush *flush;
+	uint64_t end_ns;
+	int error;
+
+	sim_file_ref(file);
+	flush = sim_flush_start(&file->handle, offset, len, &end_ns);
+	sim_block(flush, "a flush", end_ns);
+	error = sim_flush_end(flush);
+	sim_file_unref(file);
+	return error;
+}
+
 /* A plain read or write in the caller's own thread: waits as long as it takes. */
-static ssize_t transfer(int fd, void *buf, size_t len, off_t offset, bool writes)
+static ssize_t transfer(int fd, void *buf, size_t len, off_t offset, bool writes, int rw_flags)
 {
 	struct sim_file *file;
 	ssize_t n;
+	int error;
 
 	sim_point(writes ? "write" : "read");
 	for (;;) {
@@ -550,48 +558,52 @@ static ssize_t transfer(int fd, void *buf, size_t len, off_t offset, bool writes
 		n = writes ? sim_file_write(file, buf, len, (uint64_t)offset) :
 			     sim_file_read(file, buf, len, (uint64_t)offset);
 		if (n != -EAGAIN)
-			return n;
+			break;
 		sim_block(file_channel(file), writes ? "room in a pipe" : "data or end of a pipe",
 			  SIM_NEVER);
 	}
+	if (!writes || n <= 0 || !sim_is_sync_write(&file->handle, rw_flags))
+		return n;
+	error = flush_and_wait(file, (uint64_t)offset, (uint64_t)n);
+	return error ? error : n;
 }
 
 static ssize_t sim_read(int fd, void *buf, size_t len)
 {
-	return transfer(fd, buf, len, 0, false);
+	return transfer(fd, buf, len, 0, false, 0);
 }
 
 static ssize_t sim_write(int fd, const void *buf, size_t len)
 {
-	return transfer(fd, (void *)(uintptr_t)buf, len, 0, true);
+	return transfer(fd, (void *)(uintptr_t)buf, len, 0, true, 0);
 }
 
 static ssize_t sim_pread(int fd, void *buf, size_t len, off_t offset)
 {
-	return transfer(fd, buf, len, offset, false);
+	return transfer(fd, buf, len, offset, false, 0);
 }
 
 static ssize_t sim_pwrite(int fd, const void *buf, size_t len, off_t offset)
 {
-	return transfer(fd, (void *)(uintptr_t)buf, len, offset, true);
+	return transfer(fd, (void *)(uintptr_t)buf, len, offset, true, 0);
 }
 
-static ssize_t sim_vector(int fd, const struct iovec *iov, int count, off_t offset, bool writes)
+static ssize_t sim_vector(int fd, const struct iovec *iov, int count, off_t offset, bool writes,
+			  int rw_flags)
 {
-	return count == 1 ? transfer(fd, iov->iov_base, iov->iov_len, offset < 0 ? 0 : offset, writes) :
+	return count == 1 ? transfer(fd, iov->iov_base, iov->iov_len, offset < 0 ? 0 : offset, writes,
+				     rw_flags) :
 			    -EOPNOTSUPP;
 }
 
 static ssize_t sim_preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-	(void)flags;
-	return sim_vector(fd, iov, count, offset, false);
+	return sim_vector(fd, iov, count, offset, false, flags);
 }
 
 static ssize_t sim_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-	(void)flags;
-	return sim_vector(fd, iov, count, offset, true);
+	return sim_vector(fd, iov, count, offset, true, flags);
 }
 
 static int sim_poll(struct pollfd *fds, unsigned count, uint64_t timeout_ns)
@@ -615,8 +627,13 @@ static int sim_poll(struct pollfd *fds, unsigned count, uint64_t timeout_ns)
 
 static int sim_fsync(int fd)
 {
+	struct sim_file *file;
+
 	sim_point("fsync");
-	return sim_file_get(fd) ? 0 : -EBADF;
+	file = sim_file_get(fd);
+	if (!file)
+		return -EBADF;
+	return file->kind == SIM_FILE_DATA ? flush_and_wait(file, 0, 0) : -EINVAL;
 }
 
 static int sim_openat(int dirfd, const char *path, int flags, mode_t mode)
@@ -768,18 +785,23 @@ int sim_scenario_pipe(int ret[2])
 	return pipe_make(ret, true);
 }
 
-int sim_scenario_file(const void *data, size_t len)
+static int data_open(struct sim_data *data)
 {
 	struct sim_file *file = sim_file_new(SIM_FILE_DATA);
 
-	if (kernel.data_count == DATA_MAX)
-		sim_fail("the simulated machine has too few files with contents");
 	file->scenarios = true;
-	file->data = kernel.data[kernel.data_count++];
-	memset(file->data, 0, SIM_DATA_BYTES);
-	memcpy(file->data, data, len);
-	file->data_len = len;
+	sim_handle_open(&file->handle, data, false);
 	return sim_file_open(file);
+}
+
+int sim_scenario_file(const void *data, size_t len)
+{
+	return data_open(sim_data_new(data, len));
+}
+
+int sim_scenario_reopen(int fd)
+{
+	return data_open(sim_file_get(fd)->handle.data);
 }
 
 int sim_scenario_close(int fd)
@@ -808,11 +830,13 @@ void sim_kernel_begin(bool deadly)
 {
 	kernel.used = 0;
 	kernel.block_count = 0;
-	kernel.pipe_count = kernel.data_count = 0;
+	kernel.pipe_count = 0;
 	kernel.failable = kernel.threads_live = 0;
 	memset(kernel.files, 0, sizeof(kernel.files));
 	memset(kernel.fds, 0, sizeof(kernel.fds));
 	roll_faults(deadly);
+	sim_files_begin();
+	sim_ledger_begin();
 	sim_uring_begin();
 }
 

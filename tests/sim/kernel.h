@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "file.h"
 #include "oracle.h"
 #include "ring/sys.h"
 
@@ -38,7 +39,6 @@ bool sim_kernel_owns(uint64_t addr, size_t len);	/* live memory of the library's
 enum sim_file_kind { SIM_FILE_FREE, SIM_FILE_EVENTFD, SIM_FILE_PIPE, SIM_FILE_DATA, SIM_FILE_RING };
 
 #define SIM_PIPE_BYTES	64
-#define SIM_DATA_BYTES	1024
 
 struct sim_pipe {
 	unsigned readers, writers;
@@ -54,8 +54,7 @@ struct sim_file {
 	unsigned number;		/* of the ring */
 	uint64_t count;			/* the eventfd's */
 	struct sim_pipe *pipe;
-	unsigned char *data;
-	size_t data_len;
+	struct sim_handle handle;	/* of a file with contents */
 };
 
 /* NULL: no such descriptor. */
@@ -78,6 +77,7 @@ int sim_failure(const char *call, const int *errnos);
 /* For scenarios; negative errno. */
 int sim_scenario_pipe(int ret[2]);
 int sim_scenario_file(const void *data, size_t len);
+int sim_scenario_reopen(int fd);		/* the same file, with a handle of its own */
 int sim_scenario_close(int fd);
 int sim_scenario_write(int fd, const void *data, size_t len);
 

@@ -35,6 +35,8 @@ static const struct sim_scenario scenario_table[] = {
 	{ "death", "two workers, of which one dies", scenario_death, true },
 	{ "close-fd", "gyre_close_fd against reads, the number used again", scenario_close_fd, false },
 	{ "leave", "GYRE_OP_LEAVE with buffers that go round", scenario_leave, false },
+	{ "sync", "writes and flushes, and power cuts", scenario_sync, false },
+	{ "sync-death", "the same with two workers, of which one dies", scenario_sync_death, true },
 };
 
 #define SCENARIOS (sizeof(scenario_table) / sizeof(scenario_table[0]))

@@ -26,6 +26,11 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_TASK_WORK] = "task work", [SIM_CALL_FAILED] = "a system call failed",
 	[SIM_ALLOC_FAILED] = "an allocation failed", [SIM_OPEN_FAILED] = "gyre_open failed",
 	[SIM_LATE_REF] = "descriptor looked up late",
+	[SIM_POWER_CUT] = "power cut", [SIM_IMAGE_LACKS] = "unsynced data vanished",
+	[SIM_IMAGE_TORN] = "write torn by a cut", [SIM_IMAGE_REORDERED] = "writes reordered by a cut",
+	[SIM_FLUSH_FAILED] = "flush failed", [SIM_FLUSH_LIED] = "flush lied after that",
+	[SIM_FILE_FULL] = "device full", [SIM_O_DSYNC] = "O_DSYNC write",
+	[SIM_RWF_DSYNC] = "RWF_DSYNC write", [SIM_FLUSH_LATE] = "cancel came during a flush",
 };
 
 static uint64_t reached_here[SIM_REACHED_COUNT];
@@ -76,7 +81,7 @@ void sim_excuse_fault(void)
 
 bool sim_fault_happened(void)
 {
-	return oracle.fault;
+	return oracle.fault || oracle.died;
 }
 
 /* -------------------------------------------------------------- memory -- */

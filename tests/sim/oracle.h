@@ -26,6 +26,7 @@ struct sim_call {
 	uint32_t len;
 	uint64_t offset;		/* or nanoseconds */
 	uint8_t sqe_flags;
+	uint32_t rw_flags;		/* or those of its opcode that share their place */
 	const void *file;		/* what fd meant when the call was made; NULL: of no account */
 	/* What the kernel has seen of it: its own account. */
 	bool prepared;			/* its prep has run */
@@ -46,7 +47,9 @@ enum sim_reached {
 	SIM_EINTR, SIM_EAGAIN, SIM_EBUSY, SIM_EBADR, SIM_FATAL, SIM_ETIME, SIM_PARTIAL, SIM_OVERFLOW,
 	SIM_SHORT, SIM_OP_ERRNO, SIM_CANCEL_HIT, SIM_CANCEL_MISS, SIM_CANCEL_LATE, SIM_CANCEL_FIRST,
 	SIM_CUT_OFF, SIM_LINK_BROKEN, SIM_TASK_WORK, SIM_CALL_FAILED, SIM_ALLOC_FAILED,
-	SIM_OPEN_FAILED, SIM_LATE_REF, SIM_REACHED_COUNT
+	SIM_OPEN_FAILED, SIM_LATE_REF,
+	SIM_POWER_CUT, SIM_IMAGE_LACKS, SIM_IMAGE_TORN, SIM_IMAGE_REORDERED, SIM_FLUSH_FAILED,
+	SIM_FLUSH_LIED, SIM_FILE_FULL, SIM_O_DSYNC, SIM_RWF_DSYNC, SIM_FLUSH_LATE, SIM_REACHED_COUNT
 };
 extern uint64_t *sim_reached;		/* SIM_REACHED_COUNT of them */
 extern const char *const sim_reached_names[SIM_REACHED_COUNT];

@@ -80,6 +80,9 @@ void sim_prep(struct io_uring_sqe *sqe, void *arg)
 	case IORING_OP_FSYNC:
 		io_uring_prep_fsync(sqe, call->fd, 0);
 		break;
+	case IORING_OP_SYNC_FILE_RANGE:
+		io_uring_prep_sync_file_range(sqe, call->fd, call->len, call->offset, 0);
+		break;
 	case IORING_OP_POLL_ADD:
 		io_uring_prep_poll_add(sqe, call->fd, (unsigned)call->offset);
 		break;
@@ -90,6 +93,7 @@ void sim_prep(struct io_uring_sqe *sqe, void *arg)
 		sim_fail("sim_prep() does not know opcode %u", call->opcode);
 	}
 	sqe->flags |= call->sqe_flags;
+	sqe->rw_flags |= (int)call->rw_flags;
 	sqe->addr3 = (uintptr_t)call;	/* for the simulated kernel, and nobody else */
 }
 

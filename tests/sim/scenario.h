@@ -46,6 +46,7 @@ void sim_sleep(uint64_t ns);
 
 /* The scenarios. */
 sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scenario_close_race,
-	scenario_death, scenario_cancel_only, scenario_free, scenario_close_fd, scenario_leave;
+	scenario_death, scenario_cancel_only, scenario_free, scenario_close_fd, scenario_leave,
+	scenario_sync, scenario_sync_death;
 
 #endif

@@ -12,6 +12,7 @@
 #include <liburing.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "kernel.h"
 #include "sched.h"
@@ -35,10 +36,12 @@ struct kop {
 	uint8_t opcode, sqe_flags;
 	bool dying;		/* to be cancelled at due_ns */
 	uint64_t user_data, addr, off, due_ns, order;
-	uint32_t len, events;
+	uint32_t len, flags;	/* the opcode's own: RWF_*, what to poll for */
 	uint32_t next;		/* in its chain */
 	int fd, res;
 	struct sim_file *file;
+	struct sim_flush *flush;	/* under way, until due_ns; its errno or */
+	int flushed;			/* this is the result then */
 	struct sim_call *call;
 };
 
@@ -81,6 +84,7 @@ static const char *op_name(uint8_t opcode)
 	case IORING_OP_READ_FIXED: return "READ_FIXED";
 	case IORING_OP_WRITE_FIXED: return "WRITE_FIXED";
 	case IORING_OP_FSYNC: return "FSYNC";
+	case IORING_OP_SYNC_FILE_RANGE: return "SYNC_FILE_RANGE";
 	case IORING_OP_POLL_ADD: return "POLL_ADD";
 	case IORING_OP_TIMEOUT: return "TIMEOUT";
 	case IORING_OP_ASYNC_CANCEL: return "CANCEL";
@@ -304,9 +308,52 @@ static void kop_wait(struct kop *op, int n)
 		kop_finish(op, n);
 }
 
+/* The second half of what answers when it is durable: nothing stops that any more. */
+static void flush(struct kop *op, uint64_t offset, uint64_t len, int res)
+{
+	uint64_t end_ns;
+
+	op->flush = sim_flush_start(&op->file->handle, offset, len, &end_ns);
+	op->flushed = res;
+	due(op, end_ns);
+}
+
+static void end_flush(struct kop *op)
+{
+	int error = sim_flush_end(op->flush);
+
+	op->flush = NULL;
+	kop_finish(op, error ? error : op->flushed);
+}
+
+static void run_fsync(struct kop *op)
+{
+	if (!find_file(op)) {
+		kop_finish(op, -EBADF);
+		return;
+	}
+	if (op->file->kind != SIM_FILE_DATA || op->flags & ~IORING_FSYNC_DATASYNC) {
+		kop_finish(op, -EINVAL);
+		return;
+	}
+	if (op->call)
+		op->call->touched = true;
+	flush(op, op->off, op->len, 0);
+}
+
+static void run_sync_file_range(struct kop *op)
+{
+	if (find_file(op) && op->file->kind == SIM_FILE_DATA)
+		sim_data_write_back(op->file->handle.data, op->off, op->len);
+	if (op->call)
+		op->call->touched = true;
+	kop_finish(op, op->file ? 0 : -EBADF);
+}
+
 static void run_transfer(struct kop *op)
 {
 	uint32_t len = op->len;
+	int n;
 
 	if (!find_file(op)) {
 		kop_finish(op, -EBADF);
@@ -316,7 +363,11 @@ static void run_transfer(struct kop *op)
 		len = 1 + (uint32_t)sim_random(len - 1);
 		sim_reach(SIM_SHORT);
 	}
-	kop_wait(op, kop_transfer(op, len));
+	n = kop_transfer(op, len);
+	if (n > 0 && writes_file(op->opcode) && sim_is_sync_write(&op->file->handle, (int)op->flags))
+		flush(op, op->off, (uint32_t)n, n);
+	else
+		kop_wait(op, n);
 }
 
 static void run_cancel(struct kop *op);
@@ -325,6 +376,10 @@ static void kop_run(struct kop *op)
 {
 	int error;
 
+	if (op->flush) {
+		end_flush(op);
+		return;
+	}
 	if (op->dying) {
 		kop_finish(op, -ECANCELED);
 		return;
@@ -352,13 +407,16 @@ static void kop_run(struct kop *op)
 			kop_finish(op, -EBADF);
 			return;
 		}
-		op->events |= POLLERR | POLLHUP;
-		error = (int)(sim_file_poll(op->file) & op->events);
+		op->flags |= POLLERR | POLLHUP;
+		error = (int)(sim_file_poll(op->file) & op->flags);
 		kop_wait(op, error ? error : -EAGAIN);
 		return;
 	case IORING_OP_FSYNC:
-		error = find_file(op) ? 0 : -EBADF;
-		break;
+		run_fsync(op);
+		return;
+	case IORING_OP_SYNC_FILE_RANGE:
+		run_sync_file_range(op);
+		return;
 	case IORING_OP_NOP:
 		break;
 	default:
@@ -396,6 +454,10 @@ static int judge_cancel(struct kop *target, int *ret_res)
 		return -ENOENT;
 	if (target->call && sim_chance(sim_faults.cancel_miss))
 		return -ENOENT;
+	if (target->flush) {
+		sim_reach(SIM_FLUSH_LATE);
+		return -EALREADY;
+	}
 	*ret_res = -ECANCELED;
 	if (target->state == KOP_WAITING || !moves_data(target->opcode))
 		return 0;
@@ -628,7 +690,7 @@ static int register_probe(struct io_uring_probe *probe, unsigned count)
 	static const uint8_t known[] = {
 		IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_POLL_ADD,
 		IORING_OP_TIMEOUT, IORING_OP_ASYNC_CANCEL, IORING_OP_READ_FIXED,
-		IORING_OP_WRITE_FIXED,
+		IORING_OP_WRITE_FIXED, IORING_OP_SYNC_FILE_RANGE, IORING_OP_READV, IORING_OP_WRITEV,
 	};
 	unsigned i;
 
@@ -710,6 +772,19 @@ static struct kop *kop_new(void)
 	return &uring.ops[uring.used++];
 }
 
+/* The vector is read at once, and what it names is as good as named by the SQE. */
+static void take_vector(struct kop *op)
+{
+	const struct iovec *iov = (const void *)(uintptr_t)op->addr;
+
+	sim_touch(op->addr, sizeof(*iov) * op->len, "a vector");
+	if (op->len != 1)
+		sim_fail("the simulated kernel knows no vectors of %u", op->len);
+	op->opcode = op->opcode == IORING_OP_READV ? IORING_OP_READ : IORING_OP_WRITE;
+	op->addr = (uintptr_t)iov->iov_base;
+	op->len = (uint32_t)iov->iov_len;
+}
+
 static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 {
 	struct kop *op = kop_new();
@@ -718,8 +793,10 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 	*op = (struct kop){
 		.state = KOP_LINKED, .ring = ring, .opcode = sqe->opcode, .sqe_flags = sqe->flags,
 		.user_data = sqe->user_data, .addr = sqe->addr, .off = sqe->off, .len = sqe->len,
-		.events = sqe->poll32_events, .next = NONE, .fd = sqe->fd, .call = call,
+		.flags = sqe->poll32_events, .next = NONE, .fd = sqe->fd, .call = call,
 	};
+	if (op->opcode == IORING_OP_READV || op->opcode == IORING_OP_WRITEV)
+		take_vector(op);
 	if (call) {
 		if (call->magic != SIM_CALL_MAGIC)
 			sim_fail("the kernel is given an SQE of a call that is over");
