@@ -112,6 +112,40 @@ static void write_back(struct sim_data *data, uint64_t sectors)
 	}
 }
 
+/* The device fails: some of these dirty sectors got there, and the others count as clean. */
+static void give_up(struct sim_data *data, uint64_t sectors)
+{
+	uint64_t lost = 0;
+	unsigned sector;
+
+	sim_reach(SIM_FLUSH_FAILED);
+	while (sectors) {
+		sector = take_sector(&sectors);
+		if (sim_chance(300))
+			put_on_medium(data, sector, data->cache, data->version[sector]);
+		else
+			lost |= UINT64_C(1) << sector;
+	}
+	data->dirty &= ~lost;
+	data->lost |= lost;
+	data->error = sim_chance(700) ? -EIO : -ENOSPC;
+	data->errors++;
+	data->error_told = false;
+	sim_ledger_lost(data, lost);
+}
+
+/* The kernel's own flusher has come by, maybe: whoever flushes next is told how it went. */
+static void run_flusher(struct sim_data *data)
+{
+	if (!data->dirty || !sim_chance(sim_file_faults.written_back / 4))
+		return;
+	sim_trace("the flusher comes by file %u", data->number);
+	if (sim_chance(sim_file_faults.flush_fails))
+		give_up(data, data->dirty);
+	else
+		write_back(data, data->dirty);
+}
+
 void sim_data_write_back(struct sim_data *data, uint64_t offset, uint64_t len)
 {
 	write_back(data, sim_sectors(offset, len ? offset + len : SIM_DATA_BYTES));
@@ -146,6 +180,7 @@ ssize_t sim_data_write(struct sim_data *data, const void *buf, size_t len, uint6
 	if (len > 1 && sim_chance(sim_file_faults.short_write))
 		len = 1 + sim_random(len - 1);
 	sectors = sim_sectors(offset, offset + len);
+	run_flusher(data);
 	write_back(data, sectors);	/* as they were, if they are to get there at all */
 	memcpy(data->cache + offset, buf, len);
 	if (data->len < offset + len)
@@ -216,24 +251,18 @@ static void flush_sectors(struct sim_data *data, const struct sim_flush *flush)
 		data->medium_len = flush->len;
 }
 
-/* Some sectors got there. The others count as clean, unless written to since the start. */
-static void give_up_sectors(struct sim_data *data, const struct sim_flush *flush)
+/* What has been written to since the start stays dirty. */
+static uint64_t unchanged_sectors(const struct sim_data *data, const struct sim_flush *flush)
 {
-	uint64_t sectors = flush->sectors & data->dirty, lost = 0;
+	uint64_t sectors = flush->sectors & data->dirty, unchanged = 0;
 	unsigned sector;
 
 	while (sectors) {
 		sector = take_sector(&sectors);
-		if (data->version[sector] != flush->version[sector])
-			continue;
-		if (sim_chance(300))
-			put_on_medium(data, sector, data->cache, data->version[sector]);
-		else
-			lost |= UINT64_C(1) << sector;
+		if (data->version[sector] == flush->version[sector])
+			unchanged |= UINT64_C(1) << sector;
 	}
-	data->dirty &= ~lost;
-	data->lost |= lost;
-	sim_ledger_lost(data, lost);
+	return unchanged;
 }
 
 static int tell_error(struct sim_handle *handle)
@@ -258,11 +287,7 @@ int sim_flush_end(struct sim_flush *flush)
 	int error;
 
 	if (sim_chance(sim_file_faults.flush_fails)) {
-		sim_reach(SIM_FLUSH_FAILED);
-		give_up_sectors(data, flush);
-		data->error = sim_chance(700) ? -EIO : -ENOSPC;
-		data->errors++;
-		data->error_told = false;
+		give_up(data, unchanged_sectors(data, flush));
 	} else {
 		flush_sectors(data, flush);
 	}

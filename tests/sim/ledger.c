@@ -437,7 +437,7 @@ void sim_ledger_check_end(void)
 		check_view(&view);
 		check_promise(page);
 		if (page->handed > page->told + page->unsure)
-			sim_fail("N3: %u failures of file %u's flushes, and only %u were told", page->handed,
-				 i, page->told);
+			sim_fail("N3: the kernel told of %u failed flushes of file %u, callers were told "
+				 "of %u", page->handed, i, page->told);
 	}
 }

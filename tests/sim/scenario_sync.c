@@ -228,6 +228,17 @@ static void call_alone(struct caller *caller)
 
 /* ------------------------------------------------------------ the threads -- */
 
+/* Its own, under way with nobody: closed, unless the call was refused. */
+static void close_own(struct caller *caller)
+{
+	int rc = gyre_close_fd(play.rt, caller->own.fd);
+
+	if (rc < 0 && gyre_last_effect() != GYRE_EFFECT_NONE)
+		sim_fail("gyre_close_fd: %d", rc);
+	if (rc == 0)
+		caller->own.fd = -1;
+}
+
 static void caller_main(void *arg)
 {
 	struct caller *caller = arg;
@@ -252,6 +263,8 @@ static void caller_main(void *arg)
 			call_batch(caller);
 		}
 	}
+	if (sim_chance(300))
+		close_own(caller);
 }
 
 static void meddle(void)
@@ -294,7 +307,8 @@ static void close_files(void)
 	unsigned i;
 
 	for (i = 0; i < CALLERS; i++)
-		sim_scenario_close(play.callers[i].own.fd);
+		if (play.callers[i].own.fd >= 0)
+			sim_scenario_close(play.callers[i].own.fd);
 	sim_scenario_close(play.shared[0].fd);
 	sim_scenario_close(play.shared[1].fd);
 }
