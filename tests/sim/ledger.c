@@ -33,6 +33,7 @@ struct page {
 	size_t first_len;
 	unsigned handed, told, unsure;	/* failures of flushes: by the kernel, to callers */
 	uint64_t failed;		/* when one was told that has to stick */
+	uint64_t reset;			/* what began before it sticks no more */
 };
 
 static struct {
@@ -392,16 +393,19 @@ void sim_durable_told(int fd, uint64_t begun, ssize_t res)
 {
 	struct page *page = page_of(fd);
 
-	if (res < 0)
+	if (res < 0 && begun > page->reset)
 		page->failed = ++ledger.now;
-	else if (page->failed && begun > page->failed)
+	else if (res >= 0 && page->failed && begun > page->failed)
 		sim_fail("N3: file %u has failed, and a call that came later is OK",
 			 page->data->number);
 }
 
 void sim_durable_reset(int fd)
 {
-	page_of(fd)->failed = 0;
+	struct page *page = page_of(fd);
+
+	page->failed = 0;
+	page->reset = ++ledger.now;
 }
 
 /* --------------------------------------------------------------- reads -- */

@@ -72,9 +72,11 @@ uint64_t sim_read_begin(void);
 void sim_read_done(int fd, uint64_t begun, const void *buf, ssize_t res, uint64_t offset);
 
 /*
- * Calls whose failure has to stick, as gyre_write_durable's: once one has told a
- * failure of fd's file, none that begins later may be answered OK before the
- * reset. Ask for begun before the call, and tell the result after it.
+ * Calls whose failure has to stick, as gyre_write_durable's: once one has told
+ * that a flush of fd's file failed, none that begins later may be answered OK
+ * before the reset. Ask for begun before the call, and tell the result after it;
+ * a negative one only where it is a flush that failed. The reset is told twice,
+ * before it and after it.
  */
 uint64_t sim_durable_begin(void);
 void sim_durable_told(int fd, uint64_t begun, ssize_t res);
