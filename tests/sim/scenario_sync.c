@@ -202,6 +202,16 @@ static void call_batch(struct caller *caller)
 	tell_batch(caller, count);
 }
 
+/* By gyre_call, whose answer is made to look like that of a batch. */
+static void call_plainly(struct caller *caller)
+{
+	struct gyre_op *op = &caller->ops[0];
+
+	op->status = sim_call_one(play.rt, &caller->calls[0]);
+	op->effect = gyre_last_effect();
+	op->res = op->status == GYRE_OK ? caller->calls[0].res : -ECANCELED;
+}
+
 /* A write, a flush or a sync_file_range, on its own. */
 static void call_alone(struct caller *caller)
 {
@@ -221,7 +231,10 @@ static void call_alone(struct caller *caller)
 	caller->calls[0].sqe_flags = sim_chance(200) ? IOSQE_ASYNC : 0;
 	if (sim_chance(300))
 		op->timeout_ns = 1 + sim_random(sim_chance(500) ? 20 * SIM_US : SIM_MS);
-	sim_call_many(play.rt, caller->calls, op, 1);
+	if (!op->timeout_ns && sim_chance(600))
+		call_plainly(caller);
+	else
+		sim_call_many(play.rt, caller->calls, op, 1);
 	if (tell)
 		tell_batch(caller, 1);
 }
