@@ -39,10 +39,17 @@
 #ifdef GYRE_SIM
 /*
  * The simulation build (tests/sim): before each of them the seeded scheduler
- * may switch threads, and then looks whether the word is still anybody's.
- * Counters are left alone: nothing is decided by them.
+ * may switch threads, and then looks whether the word is still anybody's. A
+ * store may sit in its thread's store buffer for a while; whatever changes a
+ * word by looking at it empties the buffer first. Counters are left alone, as
+ * nothing is decided by them, and so are the kernel's words.
  */
 void gyre__sim_point(const char *where, const volatile void *ptr);
+void gyre__sim_rmw(const char *where, const volatile void *ptr);
+void gyre__sim_store_begin(const char *where, volatile void *ptr, unsigned size, int order);
+void gyre__sim_store_end(void);
+/* For the account of what was reached. */
+void gyre__sim_edge(unsigned from, unsigned to);
 
 /* True where bug number n is planted (GYRE_PLANT=n): for lines inside #ifdef GYRE_SIM only. */
 extern unsigned gyre__sim_plant;
@@ -50,30 +57,36 @@ extern unsigned gyre__sim_plant;
 
 #define GYRE__SIM_TEXT_(line)	#line
 #define GYRE__SIM_TEXT(line)	GYRE__SIM_TEXT_(line)
-#define gyre__sim_here(what, ptr) \
-	gyre__sim_point(what " " __FILE__ ":" GYRE__SIM_TEXT(__LINE__), (ptr))
+#define gyre__sim_here(what)	what " " __FILE__ ":" GYRE__SIM_TEXT(__LINE__)
 
 #undef gyre__load
 #define gyre__load(ptr, order) \
-	(gyre__sim_here("load", ptr), atomic_load_explicit((ptr), memory_order_##order))
+	(gyre__sim_point(gyre__sim_here("load"), (ptr)), \
+	 atomic_load_explicit((ptr), memory_order_##order))
 #undef gyre__store
 #define gyre__store(ptr, value, order) \
-	(gyre__sim_here("store", ptr), atomic_store_explicit((ptr), (value), memory_order_##order))
+	__extension__ ({ \
+		__typeof__(value) gyre__stored = (value); \
+		gyre__sim_store_begin(gyre__sim_here("store"), (ptr), sizeof(*(ptr)), \
+				      memory_order_##order); \
+		atomic_store_explicit((ptr), gyre__stored, memory_order_##order); \
+		gyre__sim_store_end(); \
+	})
 #undef gyre__exchange
 #define gyre__exchange(ptr, value, order) \
-	(gyre__sim_here("exchange", ptr), \
+	(gyre__sim_rmw(gyre__sim_here("exchange"), (ptr)), \
 	 atomic_exchange_explicit((ptr), (value), memory_order_##order))
 #undef gyre__fetch_add
 #define gyre__fetch_add(ptr, value, order) \
-	(gyre__sim_here("fetch_add", ptr), \
+	(gyre__sim_rmw(gyre__sim_here("fetch_add"), (ptr)), \
 	 atomic_fetch_add_explicit((ptr), (value), memory_order_##order))
 #undef gyre__fetch_sub
 #define gyre__fetch_sub(ptr, value, order) \
-	(gyre__sim_here("fetch_sub", ptr), \
+	(gyre__sim_rmw(gyre__sim_here("fetch_sub"), (ptr)), \
 	 atomic_fetch_sub_explicit((ptr), (value), memory_order_##order))
 #undef gyre__cas
 #define gyre__cas(ptr, expected, value, order) \
-	(gyre__sim_here("cas", ptr), \
+	(gyre__sim_rmw(gyre__sim_here("cas"), (ptr)), \
 	 atomic_compare_exchange_strong_explicit((ptr), (expected), (value), \
 						 memory_order_##order, memory_order_acquire))
 #undef gyre__count
@@ -82,10 +95,14 @@ extern unsigned gyre__sim_plant;
 			      memory_order_relaxed)
 #undef gyre__load_shared
 #define gyre__load_shared(ptr) \
-	(gyre__sim_here("load_shared", ptr), __atomic_load_n((ptr), __ATOMIC_ACQUIRE))
+	(gyre__sim_point(gyre__sim_here("load_shared"), (ptr)), \
+	 __atomic_load_n((ptr), __ATOMIC_ACQUIRE))
 #undef gyre__store_shared
 #define gyre__store_shared(ptr, value) \
-	(gyre__sim_here("store_shared", ptr), __atomic_store_n((ptr), (value), __ATOMIC_RELEASE))
+	(gyre__sim_point(gyre__sim_here("store_shared"), (ptr)), \
+	 __atomic_store_n((ptr), (value), __ATOMIC_RELEASE))
+#else
+#define gyre__sim_edge(from, to)	((void)0)
 #endif
 
 /*

@@ -111,6 +111,7 @@ extern const uint8_t gyre__op_edges[GYRE__OP_STATES];
 static inline void gyre__op_set_state(struct gyre__op *op, enum gyre__op_state to)
 {
 	GYRE_ASSERT(gyre__op_edges[op->state] & (1u << to));
+	gyre__sim_edge(op->state, to);
 	op->state = (uint8_t)to;
 }
 

@@ -15,7 +15,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "coverage.h"
 #include "ledger.h"
+#include "memory.h"
 #include "ring/atomic.h"
 #include "sched.h"
 
@@ -101,7 +103,7 @@ int sim_failure(const char *call, const int *errnos)
 		count++;
 	error = errnos[sim_random(count)];
 	sim_trace("%s fails: %s", call, strerror(error));
-	sim_reach(SIM_CALL_FAILED);
+	sim_reach_failure(call);
 	sim_excuse_fault();
 	return -error;
 }
@@ -170,13 +172,18 @@ static void block_end(struct block *block)
 		kernel.dead[first + i] = true;
 }
 
-/* Behind every atomic of the library. */
-void gyre__sim_point(const char *where, const volatile void *ptr)
+bool sim_kernel_is_freed(const volatile void *ptr)
 {
 	size_t offset = (uintptr_t)ptr - (uintptr_t)kernel.arena;
 
-	sim_point(where);
-	if (offset < ARENA_BYTES && kernel.dead[offset / GRAIN])
+	return offset < ARENA_BYTES && kernel.dead[offset / GRAIN];
+}
+
+/* Behind every atomic of the library. */
+void gyre__sim_point(const char *where, const volatile void *ptr)
+{
+	sim_step(where);
+	if (sim_kernel_is_freed(ptr))
 		sim_fail("memory is used after it was freed: %s", where);
 }
 
@@ -681,7 +688,7 @@ static int sim_fallocate(int fd, int mode, off_t offset, off_t len)
 
 static uint64_t sys_now_ns(void)
 {
-	sim_point("now_ns");
+	sim_step("now_ns");	/* without an entry of the kernel */
 	return sim_now_ns();
 }
 
@@ -773,6 +780,7 @@ static void sys_mutex_unlock(union gyre__mutex *mutex)
 {
 	if (mutex->other[0] != sys_thread_id())
 		sim_fail("a mutex is unlocked by somebody else");
+	sim_memory_drain();
 	mutex->other[0] = 0;
 	sim_wake(mutex);
 	sim_point("mutex_unlock");
@@ -789,6 +797,7 @@ static int sys_at_fork(void (*prepare)(void), void (*parent)(void), void (*child
 
 static void sys_yield(void)
 {
+	sim_memory_drain();
 	sim_relax("yield");
 }
 

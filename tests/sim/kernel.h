@@ -33,6 +33,7 @@ void sim_kernel_prepare(void);		/* once, before all */
 void sim_kernel_begin(bool deadly);	/* deadly: rings may die */
 void sim_kernel_check_end(void);	/* nothing of the library's is left */
 bool sim_kernel_owns(uint64_t addr, size_t len);	/* live memory of the library's */
+bool sim_kernel_is_freed(const volatile void *ptr);	/* it was the library's, and is no more */
 
 /* ---------------------------------------------- files, for both halves -- */
 

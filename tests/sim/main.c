@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * gyre-sim: runs scenarios on simulated machines, one seed after another, and
- * stops at the first that breaks a promise. A seed says everything: the same
- * one does the same again, with a trace if wanted.
+ * stops at the first that breaks a promise. Scenario, size, kind of memory and
+ * seed say everything: the same four do the same again, with a trace if wanted.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -17,8 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "coverage.h"
 #include "ring/atomic.h"
-#include "scenario.h"
+#include "run.h"
 
 #define JOBS_MAX	64
 #define TWICE_EVERY	1000	/* one seed in so many runs twice: the same must come of it */
@@ -43,24 +44,28 @@ static const struct sim_scenario scenario_table[] = {
 
 /* Shared by all jobs. */
 struct board {
-	_Atomic uint64_t next, done, steps;
+	_Atomic uint64_t next, done, steps, twice;
 	_Atomic int stop;
 	struct job {
 		uint64_t seed;		/* what it is at */
 		bool failed;
 		char reason[512];
-		uint64_t reached[SIM_REACHED_COUNT];
+		struct sim_coverage coverage;
 	} jobs[JOBS_MAX];
 };
 
 static struct {
-	uint64_t from, to;
+	uint64_t from, to, large_to;
+	uint64_t required;
 	const struct sim_scenario *only;
-	unsigned jobs;
-	bool replay;
+	enum sim_memory memory;
+	unsigned jobs, verbose;
+	bool large, replay, shrink;
+	const char *script, *output;
 } args = { .from = 1, .to = 20000, .jobs = 1 };
 
 static struct board *board;
+static struct sim_coverage covered;	/* by all boards */
 
 unsigned gyre__sim_plant;	/* see ring/atomic.h */
 
@@ -95,6 +100,15 @@ static const struct sim_scenario *scenario_for(uint64_t seed)
 	return args.only ? args.only : &scenario_table[seed % SCENARIOS];
 }
 
+const char *const sim_memory_names[] = {
+	[SIM_MEMORY_BY_SEED] = "by-seed", [SIM_SC] = "sc", [SIM_TSO] = "tso", [SIM_PSO] = "pso",
+};
+
+static struct sim_setup setup_for(uint64_t seed)
+{
+	return (struct sim_setup){ .seed = seed, .memory = args.memory, .large = args.large };
+}
+
 static void seed_main(void *arg)
 {
 	const struct sim_scenario *scenario = arg;
@@ -103,14 +117,14 @@ static void seed_main(void *arg)
 	scenario->run(NULL);
 }
 
-static void run_seed(uint64_t seed, bool verbose, struct sim_outcome *ret)
+void sim_run_scenario(const struct sim_scenario *scenario, const struct sim_setup *setup,
+		      struct sim_outcome *ret)
 {
 	static const struct sim_events events = { sim_uring_next_ns, sim_uring_run };
-	const struct sim_scenario *scenario = scenario_for(seed);
 
 	set_back_statics();
 	sim_oracle_begin();
-	sim_run(seed, verbose, &events, seed_main, (void *)(uintptr_t)scenario, sim_oracle_end, ret);
+	sim_run(setup, &events, seed_main, (void *)(uintptr_t)scenario, sim_oracle_end, ret);
 }
 
 static void fail_job(struct job *job, const char *reason)
@@ -122,14 +136,16 @@ static void fail_job(struct job *job, const char *reason)
 
 static void run_checked(struct job *job, uint64_t seed)
 {
+	struct sim_setup setup = setup_for(seed);
 	struct sim_outcome outcome, again;
 
 	job->seed = seed;
-	run_seed(seed, false, &outcome);
+	sim_run_scenario(scenario_for(seed), &setup, &outcome);
 	board->done++;
 	board->steps += outcome.steps;
 	if (!outcome.failed && seed % TWICE_EVERY == 0) {
-		run_seed(seed, false, &again);
+		sim_run_scenario(scenario_for(seed), &setup, &again);
+		board->twice++;
 		if (again.hash != outcome.hash)
 			fail_job(job, "the same seed took another course: something is not simulated");
 	}
@@ -142,7 +158,7 @@ static void run_job(struct job *job)
 {
 	uint64_t seed, end;
 
-	sim_reached = job->reached;
+	sim_coverage = &job->coverage;
 	while (!board->stop) {
 		seed = atomic_fetch_add(&board->next, CHUNK);
 		end = seed + CHUNK;
@@ -167,9 +183,10 @@ static void print_progress(double start_s, bool final)
 	double s = now_s() - start_s;
 	uint64_t done = board->done;
 
-	fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " seeds, %.0f a second, %.1f million steps a second  %s",
-		done, args.to - args.from + 1, (double)done / s, (double)board->steps / s / 1e6,
-		final ? "\n" : "");
+	fprintf(stderr, "%s%" PRIu64 " of %" PRIu64 " %s seeds, %.0f a second, %.1f million steps a "
+		"second, %.0f s%s", final && !isatty(2) ? "" : "\r", done, args.to - args.from + 1,
+		args.large ? "large" : "small", (double)done / s, (double)board->steps / s / 1e6, s,
+		final ? "\n" : "  ");
 }
 
 static void note_end(pid_t pid, int status, const pid_t *pids)
@@ -215,51 +232,119 @@ static void run_jobs(void)
 	print_progress(start_s, true);
 }
 
-static int report(void)
+static const struct job *worst_job(void)
 {
 	const struct job *worst = NULL;
-	unsigned i, j;
+	unsigned i;
 
-	printf("reached:");
-	for (j = 0; j < SIM_REACHED_COUNT; j++) {
-		uint64_t sum = 0;
-
-		for (i = 0; i < args.jobs; i++)
-			sum += board->jobs[i].reached[j];
-		printf("%s%10" PRIu64 "  %-24s", j % 3 == 0 ? "\n" : "", sum, sim_reached_names[j]);
-	}
-	printf("\n");
 	for (i = 0; i < args.jobs; i++)
 		if (board->jobs[i].failed && (!worst || board->jobs[i].seed < worst->seed))
 			worst = &board->jobs[i];
-	if (!worst) {
-		printf("ok: %" PRIu64 " seeds\n", (uint64_t)board->done);
-		return 0;
-	}
-	printf("FAILED: seed %" PRIu64 ", scenario %s: %s\n"
-	       "again, with a trace: gyre-sim --scenario %s --replay %" PRIu64 "\n",
-	       worst->seed, scenario_for(worst->seed)->name, worst->reason,
-	       scenario_for(worst->seed)->name, worst->seed);
-	return 1;
+	return worst;
 }
 
-static int replay(void)
+/* What it takes to meet the seed again: nothing that depends on the table of scenarios. */
+static void print_how(const char *mode, uint64_t seed)
 {
+	printf("gyre-sim --scenario %s%s", scenario_for(seed)->name, args.large ? " --size large" : "");
+	if (args.memory != SIM_MEMORY_BY_SEED)
+		printf(" --memory %s", sim_memory_names[args.memory]);
+	printf(" --%s %" PRIu64 "\n", mode, seed);
+}
+
+/* All seeds of one size. */
+static bool run_seeds(void)
+{
+	const struct job *worst;
+	unsigned i;
+
+	memset(board, 0, sizeof(*board));
+	board->next = args.from;
+	run_jobs();
+	for (i = 0; i < args.jobs; i++)
+		sim_coverage_add(&covered, &board->jobs[i].coverage);
+	worst = worst_job();
+	if (!worst) {
+		printf("ok: %" PRIu64 " %s seeds, %" PRIu64 " of them twice\n", (uint64_t)board->done,
+		       args.large ? "large" : "small", (uint64_t)board->twice);
+		return true;
+	}
+	printf("FAILED: %s seed %" PRIu64 ", scenario %s: %s\nagain, with a trace: ",
+	       args.large ? "large" : "small", worst->seed, scenario_for(worst->seed)->name,
+	       worst->reason);
+	print_how("replay", worst->seed);
+	printf("the least that fails alike: ");
+	print_how("shrink", worst->seed);
+	return false;
+}
+
+static int run_all(void)
+{
+	bool ok;
+
+	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (board == MAP_FAILED) {
+		perror("gyre-sim: mmap");
+		return 2;
+	}
+	ok = run_seeds();
+	if (ok && args.large_to) {
+		args.large = true;
+		args.from = 1;
+		args.to = args.large_to;
+		ok = run_seeds();
+	}
+	if (!sim_coverage_report(&covered, args.required) && ok) {
+		printf("FAILED: not all was reached %" PRIu64 " times\n", args.required);
+		ok = false;
+	}
+	return !ok;
+}
+
+static int replay(const struct sim_setup *given, const struct sim_scenario *scenario)
+{
+	struct sim_setup setup = *given;
 	struct sim_outcome outcome;
 
-	printf("seed %" PRIu64 ", scenario %s\n", args.from, scenario_for(args.from)->name);
-	run_seed(args.from, true, &outcome);
-	printf("%s; %" PRIu64 " steps, hash %016" PRIx64 "\n",
-	       outcome.failed ? outcome.reason : "ok", outcome.steps, outcome.hash);
+	setup.verbose = args.verbose ? args.verbose : 1;
+	printf("scenario %s (%s), %s, seed %" PRIu64 "\n", scenario->name, scenario->what,
+	       setup.large ? "large" : "small", setup.seed);
+	sim_run_scenario(scenario, &setup, &outcome);
+	printf("\n%s%s; %" PRIu64 " steps, hash %016" PRIx64 "\n", outcome.failed ? "FAILED: " : "ok",
+	       outcome.reason, outcome.steps, outcome.hash);
 	return outcome.failed;
 }
 
-static int usage(void)
+static int help(FILE *file)
 {
-	fprintf(stderr, "usage: gyre-sim [--seeds N | FROM..TO] [--scenario NAME] [--jobs N]\n"
-		"       gyre-sim --replay SEED [--scenario NAME]\n"
-		"       gyre-sim --list\n");
-	return 2;
+	fprintf(file,
+"usage: gyre-sim [--seeds N | --seeds FROM..TO] [--large-seeds N] [OPTION...]\n"
+"       gyre-sim --scenario NAME --replay SEED [OPTION...]\n"
+"       gyre-sim --scenario NAME --shrink SEED [--output FILE] [OPTION...]\n"
+"       gyre-sim --script FILE [--steps]\n"
+"       gyre-sim --list | --help\n"
+"\n"
+"Runs gyre over a simulated kernel, clock and scheduler, one seed after another,\n"
+"and stops at the first that breaks a promise.\n"
+"\n"
+"  --seeds N           seeds 1 to N (default 20000), or FROM..TO\n"
+"  --large-seeds N     then so many large ones\n"
+"  --size small|large  of the seeds: large ones have more of everything\n"
+"  --memory KIND       what stores do: sc (seen at once), tso (linger, in order), pso\n"
+"                      (relaxed ones out of order, too); default: each seed chooses\n"
+"  --scenario NAME     this scenario only; default: all of them in turn\n"
+"  --jobs N            processes (default 1)\n"
+"  --require N         fail when anything that is counted was reached less often\n"
+"  --replay SEED       one seed, telling what happens\n"
+"  --shrink SEED       look for the least that fails as this seed does; tell that, and\n"
+"                      write it to --output (default NAME-SEED.script)\n"
+"  --script FILE       such a script, again\n"
+"  --steps             when telling: each atomic and each call, too\n"
+"  --list              the scenarios\n"
+"\n"
+"Exit status: 0 all is well; 1 a seed failed, or something was not reached (with\n"
+"--shrink: the seed does not fail); 2 it could not run, or wrong usage.\n");
+	return file == stdout ? 0 : 2;
 }
 
 static int list(void)
@@ -294,22 +379,103 @@ static bool parse_scenario(const char *name)
 	return args.only;
 }
 
+static bool parse_number(const char *text, uint64_t *ret)
+{
+	char *end;
+
+	*ret = strtoull(text, &end, 0);
+	return *text >= '0' && *text <= '9' && *end == '\0';
+}
+
+static bool parse_memory(const char *name)
+{
+	for (args.memory = SIM_SC; args.memory <= SIM_PSO; args.memory++)
+		if (strcmp(sim_memory_names[args.memory], name) == 0)
+			return true;
+	return false;
+}
+
+static bool parse_jobs(const char *text)
+{
+	uint64_t n;
+
+	if (!parse_number(text, &n) || n < 1 || n > JOBS_MAX)
+		return false;
+	args.jobs = (unsigned)n;
+	return true;
+}
+
 static bool parse_option(int option)
 {
 	switch (option) {
 	case 's':
 		return parse_seeds(optarg);
+	case 'L':
+		return parse_number(optarg, &args.large_to);
+	case 'z':
+		args.large = strcmp(optarg, "large") == 0;
+		return args.large || strcmp(optarg, "small") == 0;
+	case 'm':
+		return parse_memory(optarg);
 	case 'n':
 		return parse_scenario(optarg);
+	case 'R':
+		return parse_number(optarg, &args.required);
 	case 'r':
 		args.replay = true;
-		return parse_seeds(optarg) && (args.from = args.to);
+		return parse_number(optarg, &args.from);
+	case 'k':
+		args.shrink = true;
+		return parse_number(optarg, &args.from);
+	case 'c':
+		args.script = optarg;
+		return true;
+	case 'o':
+		args.output = optarg;
+		return true;
+	case 'S':
+		args.verbose = 2;
+		return true;
 	case 'j':
-		args.jobs = (unsigned)strtoul(optarg, NULL, 0);
-		return args.jobs >= 1 && args.jobs <= JOBS_MAX;
+		return parse_jobs(optarg);
 	default:
 		return false;
 	}
+}
+
+static int run_script(void)
+{
+	struct sim_setup setup = { 0 };
+	char name[32];
+
+	if (!sim_script_read(args.script, name, &setup))
+		return 2;
+	if (!parse_scenario(name)) {
+		fprintf(stderr, "gyre-sim: %s: there is no scenario %s\n", args.script, name);
+		return 2;
+	}
+	return replay(&setup, args.only);
+}
+
+static int run_shrink(void)
+{
+	struct sim_setup setup = setup_for(args.from);
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s-%" PRIu64 ".script", args.only->name, args.from);
+	return sim_shrink(args.only, &setup, args.output ? args.output : path);
+}
+
+/* Which scenario a seed gets in a mixed run changes with the table: say it. */
+static int run_one(void)
+{
+	struct sim_setup setup = setup_for(args.from);
+
+	if (!args.only) {
+		fprintf(stderr, "gyre-sim: one seed of which scenario? --scenario NAME\n");
+		return 2;
+	}
+	return args.shrink ? run_shrink() : replay(&setup, args.only);
 }
 
 /* What the user's environment says must not be part of a seed. */
@@ -329,9 +495,15 @@ static void forget_environment(void)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "seeds", required_argument, NULL, 's' }, { "scenario", required_argument, NULL, 'n' },
-		{ "replay", required_argument, NULL, 'r' }, { "jobs", required_argument, NULL, 'j' },
-		{ "list", no_argument, NULL, 'l' }, { NULL, 0, NULL, 0 },
+		{ "seeds", required_argument, NULL, 's' },
+		{ "large-seeds", required_argument, NULL, 'L' },
+		{ "size", required_argument, NULL, 'z' }, { "memory", required_argument, NULL, 'm' },
+		{ "scenario", required_argument, NULL, 'n' }, { "jobs", required_argument, NULL, 'j' },
+		{ "require", required_argument, NULL, 'R' },
+		{ "replay", required_argument, NULL, 'r' }, { "shrink", required_argument, NULL, 'k' },
+		{ "output", required_argument, NULL, 'o' }, { "script", required_argument, NULL, 'c' },
+		{ "steps", no_argument, NULL, 'S' }, { "list", no_argument, NULL, 'l' },
+		{ "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
 	};
 	const char *plant = getenv("GYRE_PLANT");
 	int option;
@@ -340,20 +512,15 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'l')
 			return list();
+		if (option == 'h')
+			return help(stdout);
 		if (!parse_option(option))
-			return usage();
+			return help(stderr);
 	}
 	if (optind != argc)
-		return usage();
+		return help(stderr);
 	forget_environment();
-	if (args.replay)
-		return replay();
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (board == MAP_FAILED) {
-		perror("gyre-sim: mmap");
-		return 2;
-	}
-	board->next = args.from;
-	run_jobs();
-	return report();
+	if (args.script)
+		return run_script();
+	return args.replay || args.shrink ? run_one() : run_all();
 }

@@ -5,6 +5,7 @@
 #include <linux/io_uring.h>
 #include <string.h>
 
+#include "coverage.h"
 #include "kernel.h"
 #include "sched.h"
 
@@ -22,6 +23,7 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_SHORT] = "short read or write", [SIM_OP_ERRNO] = "op failed by dice",
 	[SIM_CANCEL_HIT] = "cancel: 0", [SIM_CANCEL_MISS] = "cancel: ENOENT",
 	[SIM_CANCEL_LATE] = "cancel: EALREADY", [SIM_CANCEL_FIRST] = "cancel's CQE first",
+	[SIM_CANCEL_SECOND] = "cancelled op's CQE first", [SIM_SLOW] = "an op is slow",
 	[SIM_CUT_OFF] = "cancelled half-way", [SIM_LINK_BROKEN] = "chain broken",
 	[SIM_TASK_WORK] = "task work", [SIM_CALL_FAILED] = "a system call failed",
 	[SIM_ALLOC_FAILED] = "an allocation failed", [SIM_OPEN_FAILED] = "gyre_open failed",
@@ -32,9 +34,6 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_FILE_FULL] = "device full", [SIM_O_DSYNC] = "O_DSYNC write",
 	[SIM_RWF_DSYNC] = "RWF_DSYNC write", [SIM_FLUSH_LATE] = "cancel came during a flush",
 };
-
-static uint64_t reached_here[SIM_REACHED_COUNT];
-uint64_t *sim_reached = reached_here;
 
 static struct {
 	struct { uint64_t from, to; struct sim_call *call; } lent[LENT_MAX];

@@ -46,14 +46,14 @@ enum sim_reached {
 	SIM_INVALID, SIM_NO_MEMORY, SIM_SYSTEM, SIM_UNKNOWN, SIM_LEFT,
 	SIM_EINTR, SIM_EAGAIN, SIM_EBUSY, SIM_EBADR, SIM_FATAL, SIM_ETIME, SIM_PARTIAL, SIM_OVERFLOW,
 	SIM_SHORT, SIM_OP_ERRNO, SIM_CANCEL_HIT, SIM_CANCEL_MISS, SIM_CANCEL_LATE, SIM_CANCEL_FIRST,
+	SIM_CANCEL_SECOND, SIM_SLOW,
 	SIM_CUT_OFF, SIM_LINK_BROKEN, SIM_TASK_WORK, SIM_CALL_FAILED, SIM_ALLOC_FAILED,
 	SIM_OPEN_FAILED, SIM_LATE_REF,
 	SIM_POWER_CUT, SIM_IMAGE_LACKS, SIM_IMAGE_TORN, SIM_IMAGE_REORDERED, SIM_FLUSH_FAILED,
 	SIM_FLUSH_LIED, SIM_FILE_FULL, SIM_O_DSYNC, SIM_RWF_DSYNC, SIM_FLUSH_LATE, SIM_REACHED_COUNT
 };
-extern uint64_t *sim_reached;		/* SIM_REACHED_COUNT of them */
 extern const char *const sim_reached_names[SIM_REACHED_COUNT];
-#define sim_reach(what) (sim_reached[what]++)
+void sim_reach(enum sim_reached what);
 
 void sim_oracle_begin(void);
 void sim_oracle_end(void);		/* nothing is left: see kernel.c for its half */

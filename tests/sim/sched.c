@@ -7,15 +7,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "workers/fiber.h"
 
-#define THREADS_MAX	16
 #define STACK_BYTES	(128 * 1024)
-#define STEPS_MAX	UINT64_C(400000)	/* a seed takes a few thousand: past this nobody gets on */
+#define STEPS_SMALL	UINT64_C(400000)	/* a seed takes a few thousand: past this nobody gets on */
+#define STEPS_LARGE	UINT64_C(4000000)
 #define POINT_NS	20
-#define CHANGES_MAX	4			/* priority change points of a seed */
+#define CHANGES_MAX	8			/* priority change points of a seed */
+
+/* Whose dice: the kernel's on its own, each thread's, each thread's for its stores. */
+#define DICE_EVENTS	0
+#define DICE_STORES	SIM_THREADS_MAX
+#define DICE_COUNT	(1 + 2 * SIM_THREADS_MAX)
+
+#define GOLDEN		UINT64_C(0x9e3779b97f4a7c15)
 
 enum thread_state { UNUSED, RUNNABLE, BLOCKED, ENDED };
+
+struct dice {
+	uint64_t base;
+	uint32_t thrown;
+};
 
 struct sim_thread {
 	struct gyre__fiber fiber;
@@ -28,24 +41,31 @@ struct sim_thread {
 	void *arg;
 	const void *channel;
 	const char *why;		/* it waits, for whoever asks */
+	const char *where;		/* it was last */
 	uint64_t deadline_ns;
 	bool timed_out;
+	uint32_t steps;			/* its own */
+	uint32_t next_switch;		/* of the script's */
 	void *pointer;
 	void (*at_exit)(void *value);
 };
 
 static struct {
-	struct sim_thread threads[THREADS_MAX];
+	struct sim_thread threads[SIM_THREADS_MAX];
 	unsigned count, alive;
 	struct sim_thread *self;
 	struct gyre__fiber home;
 	jmp_buf end;
-	uint64_t random[2];
-	uint64_t now_ns, next_event_ns;
-	uint64_t steps;
+	const struct sim_setup *setup;
+	struct dice dice[DICE_COUNT];
+	uint64_t course;		/* the scheduler's own */
+	bool in_events;
+	uint64_t now_ns;
+	uint64_t next_ns;		/* the next thing that happens without any thread */
+	uint64_t steps, steps_max;
 	uint64_t hash;
-	bool verbose;
 	bool by_priority;
+	bool look;			/* somebody can run who could not: is it his turn? */
 	unsigned switch_mask;		/* 2^n - 1: one point in 2^n switches, where chance rules */
 	uint64_t change_at[CHANGES_MAX];
 	unsigned changes, low;
@@ -53,36 +73,107 @@ static struct {
 	struct sim_outcome *outcome;
 } sim;
 
+static char *stacks;			/* all threads', in one piece */
+unsigned sim_verbose;
+
 /* ---------------------------------------------------------------- dice -- */
 
-static uint64_t splitmix(uint64_t *state)
+static uint64_t mix(uint64_t z)
 {
-	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
 	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
 	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
 	return z ^ (z >> 31);
 }
 
-/* xoroshiro128+ */
+/* The scheduler's own dice: what they say is recorded as what came of it. */
 static uint64_t roll(void)
 {
-	uint64_t a = sim.random[0], b = sim.random[1], result = a + b;
+	return mix(sim.course += GOLDEN);
+}
 
-	b ^= a;
-	sim.random[0] = ((a << 24) | (a >> 40)) ^ b ^ (b << 16);
-	sim.random[1] = (b << 37) | (b >> 27);
-	return result;
+static bool script_has(uint64_t key)
+{
+	const struct sim_course *script = sim.setup->script;
+	uint32_t low = 0, high = script->throw_count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (script->throws[middle] < key)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < script->throw_count && script->throws[low] == key;
+}
+
+/* Each throw has a name that stays its own when other threads throw less. False: it is to be zero. */
+static bool throw_dice(unsigned nth, uint64_t *ret_key, uint64_t *ret)
+{
+	struct dice *dice = &sim.dice[nth];
+
+	*ret_key = (uint64_t)nth << 32 | ++dice->thrown;
+	*ret = mix(dice->base + dice->thrown * GOLDEN);
+	return !sim.setup->script || !script_has(*ret_key);
+}
+
+static void record_throw(uint64_t key)
+{
+	struct sim_course *record = sim.setup->record;
+
+	if (!record)
+		return;
+	if (record->throw_count == SIM_THROWS_MAX)
+		record->too_long = true;
+	else
+		record->throws[record->throw_count++] = key;
+}
+
+static uint64_t below(uint64_t value, uint64_t n)
+{
+	return (uint64_t)(((unsigned __int128)value * n) >> 64);
+}
+
+static unsigned whose_dice(void)
+{
+	return sim.in_events || !sim.self ? DICE_EVENTS : sim.self->id;
 }
 
 uint64_t sim_random(uint64_t n)
 {
-	return n ? (uint64_t)(((unsigned __int128)roll() * n) >> 64) : 0;
+	uint64_t key, value;
+
+	if (n <= 1 || !throw_dice(whose_dice(), &key, &value))
+		return 0;
+	value = below(value, n);
+	if (value)
+		record_throw(key);
+	return value;
 }
 
 bool sim_chance(unsigned per_mille)
 {
-	return per_mille && sim_random(1000) < per_mille;
+	uint64_t key, value;
+
+	if (!per_mille || !throw_dice(whose_dice(), &key, &value))
+		return false;
+	if (below(value, 1000) >= per_mille)
+		return false;
+	record_throw(key);
+	return true;
+}
+
+uint64_t sim_linger(unsigned per_mille, unsigned octaves)
+{
+	uint64_t key, value;
+
+	if (!throw_dice(DICE_STORES + sim.self->id, &key, &value))
+		return 0;
+	if (below(value, 1000) >= per_mille)
+		return 0;
+	record_throw(key);
+	value = mix(value + GOLDEN);
+	return 1 + below(value << 8, UINT64_C(1) << (value % octaves));
 }
 
 /* --------------------------------------------------------------- story -- */
@@ -92,21 +183,35 @@ void sim_note(uint64_t value)
 	sim.hash = (sim.hash ^ value) * UINT64_C(1099511628211);
 }
 
-bool sim_verbose(void)
-{
-	return sim.verbose;
-}
-
 void sim_say(const char *format, ...)
 {
+	uint64_t ns = sim.now_ns - SIM_S;
 	va_list args;
 
-	printf("%10llu.%03llu us  %-10s ", (unsigned long long)(sim.now_ns / 1000),
-	       (unsigned long long)(sim.now_ns % 1000), sim.self ? sim.self->name : "-");
+	printf("%8llu.%03llu us  %-10s ", (unsigned long long)(ns / 1000),
+	       (unsigned long long)(ns % 1000),
+	       sim.in_events ? "(kernel)" : sim.self ? sim.self->name : "(end)");
 	va_start(args, format);
 	vprintf(format, args);
 	va_end(args);
 	putchar('\n');
+}
+
+/* For whoever has to find out why. */
+static void say_where_all_are(void)
+{
+	unsigned i;
+
+	printf("\nwhere they are:\n");
+	for (i = 0; i < sim.count; i++) {
+		const struct sim_thread *thread = &sim.threads[i];
+
+		printf("    %-10s %s %s\n", thread->name,
+		       thread->state == ENDED ? "has ended" :
+		       thread->state == BLOCKED ? "waits for" : "can run; was last at",
+		       thread->state == ENDED ? "" :
+		       thread->state == BLOCKED ? thread->why : thread->where);
+	}
 }
 
 void sim_fail(const char *format, ...)
@@ -118,7 +223,10 @@ void sim_fail(const char *format, ...)
 	vsnprintf(sim.outcome->reason, sizeof(sim.outcome->reason), format, args);
 	va_end(args);
 	sim_trace("FAILED: %s", sim.outcome->reason);
+	if (sim_verbose)
+		say_where_all_are();
 	sim.outcome->failed = true;
+	sim.outcome->oracle = format;
 	if (!self)
 		longjmp(sim.end, 1);
 	sim.self = NULL;
@@ -138,50 +246,89 @@ static void fail_blocked(void)
 			used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s waits for %s",
 						 used ? "; " : "", sim.threads[i].name,
 						 sim.threads[i].why);
+	sim.outcome->blocked = true;
 	sim_fail("blocked for ever: %s", text);
 }
 
-/* ----------------------------------------------------------- scheduler -- */
+/* ----------------------------------------------- what happens by itself -- */
 
 uint64_t sim_now_ns(void)
 {
 	return sim.now_ns;
 }
 
-/* Kernel events that are due happen between two steps of the threads. */
+bool sim_large(void)
+{
+	return sim.setup->large;
+}
+
+static void make_runnable(struct sim_thread *thread)
+{
+	thread->state = RUNNABLE;
+	sim.look = true;
+}
+
+static uint64_t earliest(void)
+{
+	uint64_t next_ns = sim.events->next_ns();
+	unsigned i;
+
+	if (sim_memory_next_ns() < next_ns)
+		next_ns = sim_memory_next_ns();
+	for (i = 0; i < sim.count; i++)
+		if (sim.threads[i].state == BLOCKED && sim.threads[i].deadline_ns < next_ns)
+			next_ns = sim.threads[i].deadline_ns;
+	return next_ns;
+}
+
+/* All that is due: stores, completions, deadlines. */
 static void run_events(void)
 {
-	if (sim.next_event_ns <= sim.now_ns)
+	unsigned i;
+
+	if (sim_memory_next_ns() <= sim.now_ns)
+		sim_memory_run(sim.now_ns);
+	if (sim.events->next_ns() <= sim.now_ns) {
+		sim.in_events = true;
 		sim.events->run(sim.now_ns);
-	sim.next_event_ns = sim.events->next_ns();
+		sim.in_events = false;
+	}
+	for (i = 0; i < sim.count; i++) {
+		struct sim_thread *thread = &sim.threads[i];
+
+		if (thread->state == BLOCKED && thread->deadline_ns <= sim.now_ns) {
+			thread->timed_out = true;
+			make_runnable(thread);
+		}
+	}
+	sim.next_ns = earliest();
+}
+
+/* At each step; what threads have started since may be due before next_ns says so. */
+static void look_at_the_clock(void)
+{
+	if (sim.now_ns >= sim.next_ns || sim.now_ns >= sim_memory_next_ns() ||
+	    sim.now_ns >= sim.events->next_ns())
+		run_events();
 }
 
 void sim_pass_ns(uint64_t ns)
 {
 	sim.now_ns += ns;
-	if (sim.events->next_ns() <= sim.now_ns)
-		sim.events->run(sim.now_ns);
-	sim.next_event_ns = sim.events->next_ns();
+	look_at_the_clock();
 }
 
-static bool can_run(struct sim_thread *thread)
-{
-	if (thread->state == BLOCKED && thread->deadline_ns <= sim.now_ns) {
-		thread->timed_out = true;
-		thread->state = RUNNABLE;
-	}
-	return thread->state == RUNNABLE;
-}
+/* ----------------------------------------------------------- scheduler -- */
 
 static struct sim_thread *pick(void)
 {
-	struct sim_thread *able[THREADS_MAX], *best = NULL;
+	struct sim_thread *able[SIM_THREADS_MAX], *best = NULL;
 	unsigned count = 0, i;
 
 	for (i = 0; i < sim.count; i++) {
 		struct sim_thread *thread = &sim.threads[i];
 
-		if (!can_run(thread))
+		if (thread->state != RUNNABLE)
 			continue;
 		able[count++] = thread;
 		if (!best || thread->priority > best->priority)
@@ -189,54 +336,106 @@ static struct sim_thread *pick(void)
 	}
 	if (count <= 1 || sim.by_priority)
 		return best;
-	return able[sim_random(count)];
+	return able[below(roll(), count)];
 }
 
-/* Nobody can run: on to the next thing that happens by itself. */
-static void jump(void)
+/* Whose turn it is where nobody has said anything: the next one's; NULL: nobody's. */
+static struct sim_thread *next_in_turn(const struct sim_thread *self)
 {
-	uint64_t next_ns = sim.events->next_ns();
 	unsigned i;
 
-	for (i = 0; i < sim.count; i++)
-		if (sim.threads[i].state == BLOCKED && sim.threads[i].deadline_ns < next_ns)
-			next_ns = sim.threads[i].deadline_ns;
-	if (next_ns == SIM_NEVER)
-		fail_blocked();
-	if (next_ns > sim.now_ns)
-		sim.now_ns = next_ns;
+	for (i = 0; i < sim.count; i++) {
+		struct sim_thread *thread = &sim.threads[(self->id + i) % sim.count];
+
+		if (thread->state == RUNNABLE)
+			return thread;
+	}
+	return NULL;
 }
 
-static struct sim_thread *choose_next(void)
+/* What the script says about this step of self's; NULL: nothing that can be. */
+static struct sim_thread *scripted(struct sim_thread *self)
 {
-	struct sim_thread *next;
+	const struct sim_course *script = sim.setup->script;
+	uint32_t i;
 
-	run_events();
-	while (!(next = pick())) {
-		jump();
+	for (i = self->next_switch; i < script->switch_count; i++) {
+		const struct sim_switch *entry = &script->switches[i];
+
+		if (entry->thread != self->id || entry->at < self->steps)
+			continue;
+		self->next_switch = i;
+		if (entry->at == self->steps && entry->to <= sim.count &&
+		    sim.threads[entry->to - 1].state == RUNNABLE)
+			return &sim.threads[entry->to - 1];
+		return NULL;
+	}
+	self->next_switch = script->switch_count;
+	return NULL;
+}
+
+static void record_switch(const struct sim_thread *self, const struct sim_thread *to)
+{
+	struct sim_course *record = sim.setup->record;
+
+	if (!record)
+		return;
+	if (record->switch_count == SIM_SWITCHES_MAX)
+		record->too_long = true;
+	else
+		record->switches[record->switch_count++] = (struct sim_switch){
+			.at = self->steps, .thread = (uint16_t)self->id, .to = (uint16_t)to->id,
+		};
+}
+
+/* self cannot or need not go on. */
+static struct sim_thread *choose_next(struct sim_thread *self)
+{
+	struct sim_thread *next, *otherwise;
+
+	look_at_the_clock();
+	while (!next_in_turn(self)) {
+		sim.next_ns = earliest();
+		if (sim.next_ns == SIM_NEVER)
+			fail_blocked();
+		if (sim.next_ns > sim.now_ns)
+			sim.now_ns = sim.next_ns;
 		run_events();
 	}
+	otherwise = next_in_turn(self);
+	next = sim.setup->script ? scripted(self) : pick();
+	if (!next)
+		next = otherwise;
+	if (next != otherwise)
+		record_switch(self, next);
+	sim.look = false;
 	return next;
 }
 
-static void switch_from(struct sim_thread *self, const char *where)
+static void switch_to(struct sim_thread *self, struct sim_thread *next)
 {
-	struct sim_thread *next = choose_next();
-
 	if (next == self)
 		return;
 	sim_note(next->id);
-	sim_trace("(%s goes on; %s stops before: %s)", next->name, self->name, where);
+	if (sim_verbose)
+		printf("                 -- %s goes on\n", next->name);
+	sim_memory_switch(self, next);
 	sim.self = next;
 	gyre__fiber_switch(&self->fiber, &next->fiber);
 }
 
-static void count_step(void)
+static void count_step(const char *where)
 {
+	struct sim_thread *self = sim.self;
+
+	self->where = where;
+	self->steps++;
 	sim.now_ns += POINT_NS;
-	if (++sim.steps > STEPS_MAX)
+	if (++sim.steps > sim.steps_max)
 		sim_fail("nobody gets on: %llu steps, and still not done",
 			 (unsigned long long)sim.steps);
+	if (sim_verbose > 1)
+		sim_say("    %s", where);
 }
 
 static bool change_point(void)
@@ -249,24 +448,46 @@ static bool change_point(void)
 	return false;
 }
 
-void sim_point(const char *where)
+/* self could go on, but somebody else is to: who? NULL: nobody is. */
+static struct sim_thread *preempted_by(struct sim_thread *self)
 {
-	struct sim_thread *self = sim.self;
+	struct sim_thread *next;
 
-	if (!self)
-		return;
-	count_step();
+	if (sim.setup->script)
+		return scripted(self);
 	if (sim.by_priority) {
 		if (change_point())
 			self->priority = --sim.low;
-		else if (sim.now_ns < sim.next_event_ns && (sim.steps & 15) != 0)
-			return;
+		else if (!sim.look)
+			return NULL;
 	} else if ((roll() >> 32) & sim.switch_mask) {
-		if (sim.now_ns >= sim.next_event_ns)
-			run_events();
-		return;
+		return NULL;
 	}
-	switch_from(self, where);
+	sim.look = false;
+	next = pick();
+	return next == self ? NULL : next;
+}
+
+void sim_step(const char *where)
+{
+	struct sim_thread *self = sim.self, *next;
+
+	if (!self)
+		return;
+	count_step(where);
+	look_at_the_clock();
+	next = preempted_by(self);
+	if (!next || next == self)
+		return;
+	record_switch(self, next);
+	sim_trace("(is stopped before: %s)", where);
+	switch_to(self, next);
+}
+
+void sim_point(const char *where)
+{
+	sim_step(where);
+	sim_memory_drain();
 }
 
 void sim_relax(const char *where)
@@ -275,22 +496,26 @@ void sim_relax(const char *where)
 
 	if (!self)
 		return;
-	count_step();
+	count_step(where);
 	self->priority = --sim.low;	/* else a spinner would keep out whom it waits for */
-	switch_from(self, where);
+	switch_to(self, choose_next(self));
 }
 
 bool sim_block(const void *channel, const char *why, uint64_t deadline_ns)
 {
 	struct sim_thread *self = sim.self;
 
-	count_step();
+	sim_memory_drain();
+	count_step(why);
+	sim_trace("waits for %s", why);
 	self->state = BLOCKED;
 	self->channel = channel;
 	self->why = why;
 	self->deadline_ns = deadline_ns;
 	self->timed_out = false;
-	switch_from(self, why);
+	if (deadline_ns < sim.next_ns)
+		sim.next_ns = deadline_ns;
+	switch_to(self, choose_next(self));
 	return self->timed_out;
 }
 
@@ -300,7 +525,7 @@ void sim_wake(const void *channel)
 
 	for (i = 0; i < sim.count; i++)
 		if (sim.threads[i].state == BLOCKED && sim.threads[i].channel == channel)
-			sim.threads[i].state = RUNNABLE;
+			make_runnable(&sim.threads[i]);
 }
 
 /* ------------------------------------------------------------- threads -- */
@@ -316,6 +541,8 @@ static void thread_main(void *arg)
 		self->pointer = NULL;
 		self->at_exit(value);
 	}
+	sim_memory_drain();
+	count_step("its end");
 	sim_trace("ends");
 	self->state = ENDED;
 	sim_wake(self);
@@ -323,8 +550,11 @@ static void thread_main(void *arg)
 		sim.self = NULL;
 		gyre__fiber_exit_to(&self->fiber, &sim.home);
 	}
-	next = choose_next();
+	next = choose_next(self);
 	sim_note(next->id);
+	if (sim_verbose)
+		printf("                 -- %s goes on\n", next->name);
+	sim_memory_switch(self, next);
 	sim.self = next;
 	gyre__fiber_exit_to(&self->fiber, &next->fiber);
 }
@@ -334,25 +564,29 @@ struct sim_thread *sim_spawn(const char *name, sim_fn *fn, void *arg)
 	struct sim_thread *thread;
 	void *stack;
 
-	if (sim.count == THREADS_MAX)
+	if (sim.count == SIM_THREADS_MAX)
 		return NULL;
+	sim_memory_drain();
 	thread = &sim.threads[sim.count];
 	stack = thread->stack;
 	memset(thread, 0, sizeof(*thread));
 	thread->stack = stack;
 	thread->state = RUNNABLE;
 	thread->id = ++sim.count;
-	thread->priority = UINT32_MAX / 2 + 1 + (unsigned)sim_random(1u << 20);
+	thread->priority = UINT32_MAX / 2 + 1 + (unsigned)below(roll(), 1u << 20);
+	thread->where = "its start";
 	snprintf(thread->name, sizeof(thread->name), "%s", name);
 	thread->fn = fn;
 	thread->arg = arg;
 	sim.alive++;
+	sim.look = true;
 	gyre__fiber_init(&thread->fiber, stack, STACK_BYTES, thread_main, thread);
 	return thread;
 }
 
 void sim_join(struct sim_thread *thread)
 {
+	sim_memory_drain();
 	while (thread->state != ENDED)
 		sim_block(thread, "a thread's end", SIM_NEVER);
 }
@@ -365,6 +599,21 @@ struct sim_thread *sim_self(void)
 unsigned sim_thread_id(const struct sim_thread *thread)
 {
 	return thread->id;
+}
+
+const struct sim_thread *sim_thread_at(unsigned id)
+{
+	return &sim.threads[id - 1];
+}
+
+const char *sim_thread_name(const struct sim_thread *thread)
+{
+	return thread->name;
+}
+
+bool sim_on_a_stack(const volatile void *ptr)
+{
+	return (uintptr_t)ptr - (uintptr_t)stacks < (uintptr_t)SIM_THREADS_MAX * STACK_BYTES;
 }
 
 unsigned sim_thread_count(void)
@@ -389,45 +638,85 @@ void sim_prepare(void)
 {
 	unsigned i;
 
-	for (i = 0; i < THREADS_MAX; i++) {
-		sim.threads[i].stack = malloc(STACK_BYTES);
-		if (!sim.threads[i].stack)
-			abort();
-	}
+	stacks = malloc((size_t)SIM_THREADS_MAX * STACK_BYTES);
+	if (!stacks)
+		abort();
+	for (i = 0; i < SIM_THREADS_MAX; i++)
+		sim.threads[i].stack = stacks + (size_t)i * STACK_BYTES;
+	sim_memory_prepare();
 }
 
-static void sim_begin(uint64_t seed, bool verbose, const struct sim_events *events,
+/* Some seeds walk by chance, others by priorities that change a few times (PCT). */
+static void choose_strategy(void)
+{
+	bool large = sim.setup->large;
+	unsigned i;
+
+	sim.by_priority = below(roll(), 1000) < 350;
+	sim.switch_mask = (2u << below(roll(), 5)) - 1;
+	sim.low = UINT32_MAX / 2;
+	sim.changes = (unsigned)below(roll(), (large ? CHANGES_MAX : CHANGES_MAX / 2) + 1);
+	for (i = 0; i < CHANGES_MAX; i++)
+		sim.change_at[i] = 1 + below(roll(), UINT64_C(64) << below(roll(), large ? 11 : 7));
+}
+
+static void say_strategy(void)
+{
+	unsigned i;
+
+	printf("memory: %s", sim_memory_name());
+	if (sim_memory_longest_ns())
+		printf(", stores linger for up to %llu ns", (unsigned long long)sim_memory_longest_ns());
+	printf("\nscheduler: ");
+	if (sim.setup->script)
+		printf("by script, %u switches, %u throws set to zero\n", sim.setup->script->switch_count,
+		       sim.setup->script->throw_count);
+	else if (!sim.by_priority)
+		printf("by chance, 1 point in %u lets another thread run\n", sim.switch_mask + 1);
+	else
+		printf("by priority, which the running thread loses at %u steps:", sim.changes);
+	for (i = 0; sim.by_priority && !sim.setup->script && i < sim.changes; i++)
+		printf(" %llu", (unsigned long long)sim.change_at[i]);
+	printf("\n");
+}
+
+static void sim_begin(const struct sim_setup *setup, const struct sim_events *events,
 		      struct sim_outcome *outcome)
 {
-	uint64_t state = seed;
 	unsigned i;
 
 	memset(outcome, 0, sizeof(*outcome));
 	sim.outcome = outcome;
-	sim.random[0] = splitmix(&state);
-	sim.random[1] = splitmix(&state) | 1;
+	sim.setup = setup;
+	for (i = 0; i < DICE_COUNT; i++)
+		sim.dice[i] = (struct dice){ mix(setup->seed + (i + 2) * UINT64_C(0xd1342543de82ef95)), 0 };
+	sim.course = mix(setup->seed + GOLDEN);
 	sim.count = sim.alive = 0;
 	sim.self = NULL;
+	sim.in_events = sim.look = false;
 	sim.now_ns = SIM_S;
-	sim.next_event_ns = SIM_NEVER;
+	sim.next_ns = SIM_NEVER;
 	sim.steps = 0;
+	sim.steps_max = setup->large ? STEPS_LARGE : STEPS_SMALL;
 	sim.hash = UINT64_C(14695981039346656037);
-	sim.verbose = verbose;
+	sim_verbose = setup->verbose;
 	sim.events = events;
-	sim.low = UINT32_MAX / 2;
-	sim.by_priority = sim_chance(300);
-	sim.switch_mask = (2u << sim_random(4)) - 1;
-	sim.changes = (unsigned)sim_random(CHANGES_MAX + 1);
-	for (i = 0; i < sim.changes; i++)
-		sim.change_at[i] = sim_random(3000);
+	sim_memory_begin(setup->memory, mix(setup->seed ^ UINT64_C(0x6d656d6f7279)));
+	choose_strategy();
+	if (setup->record)
+		setup->record->switch_count = setup->record->throw_count = 0;
+	if (setup->record)
+		setup->record->too_long = false;
+	if (sim_verbose)
+		say_strategy();
 }
 
-void sim_run(uint64_t seed, bool verbose, const struct sim_events *events, sim_fn *fn, void *arg,
+void sim_run(const struct sim_setup *setup, const struct sim_events *events, sim_fn *fn, void *arg,
 	     void (*finish)(void), struct sim_outcome *ret)
 {
 	unsigned i;
 
-	sim_begin(seed, verbose, events, ret);
+	sim_begin(setup, events, ret);
 	gyre__fiber_init_thread(&sim.home);
 	sim.self = sim_spawn("main", fn, arg);
 	gyre__fiber_switch(&sim.home, &sim.threads[0].fiber);

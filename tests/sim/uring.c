@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
+#include "coverage.h"
 #include "kernel.h"
 #include "sched.h"
 
@@ -230,8 +231,11 @@ static void kop_start(struct kop *op)
 		due(op, now_ns + (uint64_t)ts->tv_sec * SIM_S + (uint64_t)ts->tv_nsec);
 	} else if (sim_chance(400)) {
 		due(op, now_ns);
+	} else if (sim_chance(sim_faults.slow)) {
+		sim_reach(SIM_SLOW);
+		due(op, now_ns + sim_random(20 * SIM_MS));
 	} else {
-		due(op, now_ns + sim_random(sim_chance(sim_faults.slow) ? 20 * SIM_MS : 20 * SIM_US));
+		due(op, now_ns + sim_random(20 * SIM_US));
 	}
 }
 
@@ -288,14 +292,16 @@ static int kop_transfer(struct kop *op, uint32_t len)
 static int op_errno(const struct kop *op)
 {
 	static const int errnos[] = { -EIO, -ENOSPC, -EINTR, -ENOMEM, -EAGAIN };
+	int error;
 
 	/* The library's own read may only meet what it can live with. */
 	if (!op->call)
 		return op->opcode == IORING_OP_READ && sim_chance(sim_faults.op_errno / 4) ? -EINTR : 0;
 	if (!sim_chance(sim_faults.op_errno))
 		return 0;
-	sim_reach(SIM_OP_ERRNO);
-	return errnos[sim_random(sizeof(errnos) / sizeof(errnos[0]))];
+	error = errnos[sim_random(sizeof(errnos) / sizeof(errnos[0]))];
+	sim_reach_op_errno(op_name(op->opcode), -error);
+	return error;
 }
 
 static void kop_wait(struct kop *op, int n)
@@ -487,6 +493,8 @@ static void run_cancel(struct kop *cancel)
 	}
 	if (target_res)
 		kop_finish(target, target_res);
+	if (!first && target_res)
+		sim_reach(SIM_CANCEL_SECOND);
 	if (!first || !target_res)
 		kop_finish(cancel, res);
 }
