@@ -264,6 +264,10 @@ static void note_cqe(struct gyre__ring *ring, const struct io_uring_cqe *cqe)
 	if (gyre__likely(!(cqe->flags & IORING_CQE_F_NOTIF))) {
 		op->res = cqe->res;
 		op->cqe_flags = cqe->flags;
+	} else if (op->state != GYRE__OP_HELD && op->state != GYRE__OP_LEFT) {
+		/* The result that it follows was lost: the next enter says so, and the ring dies. */
+		gyre__count(&ring->counters.stray_cqes, 1);
+		return;
 	}
 	if (gyre__unlikely(cqe->flags & IORING_CQE_F_MORE)) {
 		if (op->state != GYRE__OP_HELD && op->state != GYRE__OP_LEFT)
