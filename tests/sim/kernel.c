@@ -21,9 +21,9 @@
 #include "ring/atomic.h"
 #include "sched.h"
 
-#define ARENA_BYTES	(1u << 20)
-#define BLOCKS_MAX	512
-#define FILES_MAX	64
+#define ARENA_BYTES	(1u << 23)
+#define BLOCKS_MAX	4096
+#define FILES_MAX	96
 #define FD_FIRST	3
 #define PIPES_MAX	24
 #define DEAD_BYTE	0xdd
@@ -36,13 +36,19 @@ struct block {
 	bool live, mapped, ring;
 };
 
+/* By grain: was freed, and is never given out again in this seed. */
+struct graves {
+	size_t used;
+	bool dead[ARENA_BYTES / GRAIN];
+};
+
 struct sim_faults sim_faults;
 
 static struct {
 	char *arena;
 	size_t used;
-	bool dead[ARENA_BYTES / GRAIN];	/* was freed, and is never given out again in this seed */
-	struct block blocks[BLOCKS_MAX];
+	struct graves *graves;
+	struct block *blocks;		/* BLOCKS_MAX of them */
 	unsigned block_count;
 	struct sim_file files[FILES_MAX];
 	struct sim_file *fds[FILES_MAX];
@@ -80,9 +86,9 @@ static void roll_faults(bool deadly)
 {
 	sim_faults = (struct sim_faults){
 		.eintr = rate(200), .eagain = rate(200), .ebusy = rate(100), .partial = rate(400),
-		.op_errno = rate(100), .short_io = rate(400), .slow = rate(300),
+		.op_errno = rate(300), .short_io = rate(400), .slow = rate(300),
 		.cancel_miss = rate(300), .cancel_late = rate(300), .cut_off = rate(300),
-		.fail_at = sim_chance(250) ? (unsigned)sim_random(60) + 1 : 0,
+		.fail_at = sim_chance(350) ? (unsigned)sim_random(60) + 1 : 0,
 		.post_directly = sim_chance(300),
 		.old = sim_chance(200),
 	};
@@ -169,14 +175,16 @@ static void block_end(struct block *block)
 	block->live = false;
 	memset(block->ptr, DEAD_BYTE, block->len);
 	for (i = 0; i * GRAIN < block->len; i++)
-		kernel.dead[first + i] = true;
+		kernel.graves->dead[first + i] = true;
+	if (kernel.graves->used < first + i)
+		kernel.graves->used = first + i;
 }
 
 bool sim_kernel_is_freed(const volatile void *ptr)
 {
 	size_t offset = (uintptr_t)ptr - (uintptr_t)kernel.arena;
 
-	return offset < ARENA_BYTES && kernel.dead[offset / GRAIN];
+	return offset < ARENA_BYTES && kernel.graves->dead[offset / GRAIN];
 }
 
 /* Behind every atomic of the library. */
@@ -845,14 +853,19 @@ void sim_kernel_prepare(void)
 {
 	kernel.arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 			    -1, 0);
-	if (kernel.arena == MAP_FAILED)
+	kernel.graves = calloc(1, sizeof(*kernel.graves));
+	kernel.blocks = calloc(BLOCKS_MAX, sizeof(kernel.blocks[0]));
+	if (kernel.arena == MAP_FAILED || !kernel.graves || !kernel.blocks)
 		abort();
+	sim_uring_prepare();
 }
 
 void sim_kernel_begin(bool deadly)
 {
 	kernel.used = 0;
 	kernel.block_count = 0;
+	memset(kernel.graves->dead, 0, kernel.graves->used);
+	kernel.graves->used = 0;
 	kernel.pipe_count = 0;
 	kernel.failable = kernel.threads_live = 0;
 	memset(kernel.files, 0, sizeof(kernel.files));

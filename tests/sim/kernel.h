@@ -84,6 +84,7 @@ int sim_scenario_write(int fd, const void *data, size_t len);
 
 /* -------------------------------------------------------------- uring.c -- */
 
+void sim_uring_prepare(void);
 void sim_uring_begin(void);
 void sim_uring_check_end(void);
 uint64_t sim_uring_next_ns(void);

@@ -269,9 +269,8 @@ static bool run_seeds(void)
 		       args.large ? "large" : "small", (uint64_t)board->twice);
 		return true;
 	}
-	printf("FAILED: %s seed %" PRIu64 ", scenario %s: %s\nagain, with a trace: ",
-	       args.large ? "large" : "small", worst->seed, scenario_for(worst->seed)->name,
-	       worst->reason);
+	printf("FAILED: seed %" PRIu64 "%s, scenario %s: %s\nagain, with a trace: ", worst->seed,
+	       args.large ? " (large)" : "", scenario_for(worst->seed)->name, worst->reason);
 	print_how("replay", worst->seed);
 	printf("the least that fails alike: ");
 	print_how("shrink", worst->seed);

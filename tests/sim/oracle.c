@@ -9,7 +9,7 @@
 #include "kernel.h"
 #include "sched.h"
 
-#define LENT_MAX	64
+#define LENT_MAX	512
 
 const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_CALLS] = "calls answered", [SIM_OK] = "OK", [SIM_ERROR] = "OK with an errno",

@@ -24,7 +24,7 @@ struct sim_call {
 	int fd;
 	void *buf;
 	uint32_t len;
-	uint64_t offset;		/* or nanoseconds */
+	uint64_t offset;		/* or poll events, or the index of a registered buffer */
 	uint8_t sqe_flags;
 	uint32_t rw_flags;		/* or those of its opcode that share their place */
 	const void *file;		/* what fd meant when the call was made; NULL: of no account */

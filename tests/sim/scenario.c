@@ -3,14 +3,19 @@
 
 #include "sched.h"
 
+unsigned sim_many(unsigned small, unsigned large)
+{
+	return sim_large() ? large : small;
+}
+
 bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 {
 	struct gyre_options options = GYRE_OPTIONS_INIT;
 	enum gyre_status status;
 
 	options.workers = workers;
-	options.ring_entries = 1u << sim_random(4);
-	options.inflight_max = 1 + (unsigned)sim_random(8);
+	options.ring_entries = 1u << sim_random(sim_many(4, 8));
+	options.inflight_max = 1 + (unsigned)sim_random(sim_many(8, 64));
 	options.spin_ns = sim_chance(600) ? GYRE_SPIN_NEVER :
 			  sim_chance(500) ? GYRE_SPIN_AUTO : 1 + sim_random(20 * SIM_US);
 	options.drain_ns = drain_ns;
@@ -76,6 +81,15 @@ void sim_prep(struct io_uring_sqe *sqe, void *arg)
 		break;
 	case IORING_OP_WRITE:
 		io_uring_prep_write(sqe, call->fd, call->buf, call->len, call->offset);
+		break;
+	case IORING_OP_READ_FIXED:
+		io_uring_prep_read_fixed(sqe, call->fd, call->buf, call->len, 0, (int)call->offset);
+		break;
+	case IORING_OP_WRITE_FIXED:
+		io_uring_prep_write_fixed(sqe, call->fd, call->buf, call->len, 0, (int)call->offset);
+		break;
+	case IORING_OP_SEND_ZC:
+		io_uring_prep_send_zc(sqe, call->fd, call->buf, call->len, 0, 0);
 		break;
 	case IORING_OP_FSYNC:
 		io_uring_prep_fsync(sqe, call->fd, 0);

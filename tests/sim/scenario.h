@@ -25,7 +25,10 @@ struct sim_scenario {
 	bool deadly;		/* rings may die in it */
 };
 
-/* Opens a small runtime with rolled options. False: it could not be, for a reason. */
+/* How many of something this run has. */
+unsigned sim_many(unsigned small, unsigned large);
+
+/* Opens a runtime of the run's size with rolled options. False: it could not be, for a reason. */
 bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret);
 /* Notes the fact for the oracle, and closes. */
 void sim_close_runtime(struct gyre *rt);

@@ -2,8 +2,8 @@
 /* Callers that share workers: plain calls, time-outs, cancels, chains, a close in the middle. */
 #include "scenario.h"
 
-#define CALLERS		3
-#define BATCH_MAX	4
+#define CALLERS_MAX	24
+#define BATCH_MAX	16
 
 struct caller {
 	struct sim_call calls[BATCH_MAX];
@@ -15,7 +15,9 @@ struct caller {
 
 static struct {
 	struct gyre *rt;
-	struct caller callers[CALLERS];
+	struct caller *callers;
+	struct sim_thread *threads[CALLERS_MAX];
+	unsigned count, batch_max;
 	int pipe[2], file;
 	bool chains;		/* link some ops */
 	bool patient;		/* wait without end: somebody closes */
@@ -24,6 +26,9 @@ static struct {
 static void begin(bool chains, bool patient)
 {
 	memset(&play, 0, sizeof(play));
+	play.count = sim_many(3, 16 + (unsigned)sim_random(CALLERS_MAX - 16 + 1));
+	play.batch_max = sim_many(4, BATCH_MAX);
+	play.callers = sim_kernel_alloc(play.count * sizeof(play.callers[0]));
 	play.chains = chains;
 	play.patient = patient;
 	sim_scenario_pipe(play.pipe);
@@ -43,7 +48,7 @@ static bool roll_call(struct caller *caller, unsigned i)
 	struct sim_call *call = &caller->calls[i];
 	uint32_t len = 1 + (uint32_t)sim_random(sizeof(caller->bytes[i]));
 
-	switch (sim_random(7)) {
+	switch (sim_random(9)) {
 	case 0:
 		sim_call_init(call, IORING_OP_NOP, -1, NULL, 0, 0);
 		return false;
@@ -62,6 +67,13 @@ static bool roll_call(struct caller *caller, unsigned i)
 	case 5:
 		sim_call_init(call, IORING_OP_FSYNC, play.file, NULL, 0, 0);
 		return false;
+	case 6:
+		sim_call_init(call, IORING_OP_POLL_ADD, play.pipe[sim_random(2)], NULL, 0,
+			      sim_chance(500) ? POLLIN : POLLOUT);
+		return true;
+	case 7:
+		sim_call_init(call, IORING_OP_SEND_ZC, play.pipe[1], caller->bytes[i], len, 0);
+		return true;
 	default:
 		sim_call_timeout(call, &caller->ts[i], sim_random(SIM_MS));
 		return false;
@@ -75,7 +87,7 @@ static uint64_t roll_timeout(void)
 
 static void call_batch(struct caller *caller)
 {
-	unsigned count = 1 + (unsigned)sim_random(BATCH_MAX), i, first = 0;
+	unsigned count = 1 + (unsigned)sim_random(play.batch_max), i, first = 0;
 	bool endless, chained = false, plain = sim_chance(300);
 
 	memset(caller->ops, 0, sizeof(caller->ops));
@@ -126,32 +138,34 @@ static void nop_main(void *arg)
 	}
 }
 
-static void start_callers(sim_fn *fn, unsigned rounds, struct sim_thread *ret[CALLERS])
+static void start_callers(sim_fn *fn, unsigned rounds)
 {
-	static const char *const names[CALLERS] = { "caller-a", "caller-b", "caller-c" };
 	unsigned i;
 
-	for (i = 0; i < CALLERS; i++) {
+	for (i = 0; i < play.count; i++) {
+		char name[16] = "caller-a";
+
+		name[7] = (char)('a' + i);
 		play.callers[i].rounds = rounds;
-		ret[i] = sim_spawn(names[i], fn, &play.callers[i]);
+		play.threads[i] = sim_spawn(name, fn, &play.callers[i]);
 	}
 }
 
-static void join_callers(struct sim_thread *threads[CALLERS])
+static void join_callers(void)
 {
 	unsigned i;
 
-	for (i = 0; i < CALLERS; i++)
-		sim_join(threads[i]);
+	for (i = 0; i < play.count; i++)
+		sim_join(play.threads[i]);
 }
 
 /* Somebody who gets in the callers' way. */
 static void meddle(void)
 {
-	unsigned i, times = (unsigned)sim_random(8);
+	unsigned i, times = (unsigned)sim_random(sim_many(8, 40));
 
 	for (i = 0; i < times; i++) {
-		struct caller *caller = &play.callers[sim_random(CALLERS)];
+		struct caller *caller = &play.callers[sim_random(play.count)];
 
 		switch (sim_random(4)) {
 		case 0:
@@ -163,20 +177,18 @@ static void meddle(void)
 		default:
 			sim_excuse_cancel();
 			sim_trace("cancels an op");
-			gyre_op_cancel(play.rt, &caller->ops[sim_random(BATCH_MAX)]);
+			gyre_op_cancel(play.rt, &caller->ops[sim_random(play.batch_max)]);
 		}
 	}
 }
 
 void scenario_nops(void *arg)
 {
-	struct sim_thread *threads[CALLERS];
-
 	(void)arg;
 	begin(false, false);
-	if (sim_open(1, 0, &play.rt)) {
-		start_callers(nop_main, 3, threads);
-		join_callers(threads);
+	if (sim_open(sim_many(1, 4), 0, &play.rt)) {
+		start_callers(nop_main, sim_many(3, 12));
+		join_callers();
 		sim_close_runtime(play.rt);
 		gyre_free(play.rt);
 	}
@@ -185,17 +197,15 @@ void scenario_nops(void *arg)
 
 static void play_calls(bool chains, unsigned workers, bool close_early)
 {
-	struct sim_thread *threads[CALLERS];
-
 	begin(chains, close_early);
 	if (sim_open(workers, sim_random(2 * SIM_MS), &play.rt)) {
-		start_callers(caller_main, 2, threads);
+		start_callers(caller_main, sim_many(2, 6));
 		meddle();
 		if (!close_early)
-			join_callers(threads);
+			join_callers();
 		sim_close_runtime(play.rt);
 		if (close_early)
-			join_callers(threads);
+			join_callers();
 		gyre_free(play.rt);
 	}
 	end();
@@ -204,13 +214,13 @@ static void play_calls(bool chains, unsigned workers, bool close_early)
 void scenario_calls(void *arg)
 {
 	(void)arg;
-	play_calls(false, 1 + (unsigned)sim_random(2), sim_chance(300));
+	play_calls(false, 1 + (unsigned)sim_random(sim_many(2, 6)), sim_chance(300));
 }
 
 void scenario_chains(void *arg)
 {
 	(void)arg;
-	play_calls(true, 1, sim_chance(300));
+	play_calls(true, sim_many(1, 3), sim_chance(300));
 }
 
 /* A kernel that is always short of memory cuts chains, and gives time to cancel what was cut. */
@@ -231,19 +241,19 @@ static void closer_main(void *arg)
 
 void scenario_close_race(void *arg)
 {
-	struct sim_thread *threads[CALLERS], *closer;
+	struct sim_thread *closer;
 
 	(void)arg;
 	begin(sim_chance(300), true);
-	if (sim_open(1 + (unsigned)sim_random(2), sim_random(2 * SIM_MS), &play.rt)) {
-		start_callers(caller_main, 2, threads);
+	if (sim_open(1 + (unsigned)sim_random(sim_many(2, 6)), sim_random(2 * SIM_MS), &play.rt)) {
+		start_callers(caller_main, sim_many(2, 6));
 		closer = sim_spawn("closer", closer_main, NULL);
 		sim_sleep(sim_random(100 * SIM_US));
 		if (sim_chance(500))
 			meddle();
 		sim_close_runtime(play.rt);
 		sim_join(closer);
-		join_callers(threads);
+		join_callers();
 		gyre_free(play.rt);
 	}
 	end();
@@ -252,7 +262,7 @@ void scenario_close_race(void *arg)
 void scenario_death(void *arg)
 {
 	(void)arg;
-	play_calls(sim_chance(500), 2, sim_chance(500));
+	play_calls(sim_chance(500), sim_many(2, 4), sim_chance(500));
 }
 
 /* --------------------------------------- what only one thing can end -- */
@@ -269,7 +279,6 @@ static void wait_main(void *arg)
 /* Each caller waits for bytes that never come: one cancel that was accepted has to end it. */
 void scenario_cancel_only(void *arg)
 {
-	struct sim_thread *threads[CALLERS];
 	enum gyre_status status;
 	unsigned i;
 
@@ -277,14 +286,14 @@ void scenario_cancel_only(void *arg)
 	begin(false, true);
 	if (sim_open(1, GYRE_FOREVER, &play.rt)) {
 		sim_excuse_cancel();
-		start_callers(wait_main, 1, threads);
-		for (i = 0; i < CALLERS; i++)
+		start_callers(wait_main, 1);
+		for (i = 0; i < play.count; i++)
 			do {
 				status = gyre_op_cancel(play.rt, &play.callers[i].ops[0]);
 				if (status != GYRE_OK)
 					sim_sleep(1 + sim_random(5 * SIM_US));
 			} while (status != GYRE_OK && !play.callers[i].calls[0].answered);
-		join_callers(threads);
+		join_callers();
 		sim_close_runtime(play.rt);
 		gyre_free(play.rt);
 	}
@@ -297,11 +306,12 @@ void scenario_cancel_only(void *arg)
  */
 void scenario_free(void *arg)
 {
-	struct caller *caller = &play.callers[0];
 	struct sim_thread *thread;
+	struct caller *caller;
 
 	(void)arg;
 	begin(false, true);
+	caller = &play.callers[0];
 	if (sim_open(1, sim_random(SIM_MS), &play.rt)) {
 		thread = sim_spawn("caller", wait_main, caller);
 		while (!caller->calls[0].prepared && !caller->calls[0].answered)

@@ -2,20 +2,51 @@
 /* Descriptors that are closed under way, and buffers that are left behind. */
 #include "scenario.h"
 
-#define READERS		2
+#define READERS_MAX	16
 #define BUFFER_BYTES	32
-#define ROUNDS		3
+#define ROUNDS_MAX	8
 
 static struct {
 	struct gyre *rt;
+	struct sim_thread *threads[READERS_MAX];
 	int fds[2];			/* the pipe that is closed by one while others read */
-	struct sim_call calls[READERS];
-	struct gyre_op ops[READERS];
-	char bytes[READERS][BUFFER_BYTES];
+	struct sim_call calls[READERS_MAX];
+	struct gyre_op ops[READERS_MAX];
+	char bytes[READERS_MAX][BUFFER_BYTES];
+	unsigned count, numbers[READERS_MAX];
 	bool closed;
 	/* The leavers' calls: each may fly on after its answer, so none is used twice. */
-	struct sim_call left[READERS][ROUNDS];
+	struct sim_call left[READERS_MAX][ROUNDS_MAX];
 } play;
+
+static void begin(void)
+{
+	memset(&play, 0, sizeof(play));
+	play.count = sim_many(2, READERS_MAX);
+	sim_scenario_pipe(play.fds);
+}
+
+static void start_all(const char *first, sim_fn *fn)
+{
+	unsigned i;
+
+	for (i = 0; i < play.count; i++) {
+		char name[16];
+
+		strcpy(name, first);
+		name[strlen(name) - 1] = (char)('a' + i);
+		play.numbers[i] = i;
+		play.threads[i] = sim_spawn(name, fn, &play.numbers[i]);
+	}
+}
+
+static void join_all(void)
+{
+	unsigned i;
+
+	for (i = 0; i < play.count; i++)
+		sim_join(play.threads[i]);
+}
 
 /* ------------------------------------------------------ gyre_close_fd -- */
 
@@ -23,7 +54,7 @@ static void reader_main(void *arg)
 {
 	unsigned i = *(unsigned *)arg, round;
 
-	for (round = 0; round < ROUNDS && !play.closed; round++) {
+	for (round = 0; round < sim_many(3, ROUNDS_MAX) && !play.closed; round++) {
 		memset(&play.ops[i], 0, sizeof(play.ops[i]));
 		sim_call_init(&play.calls[i], IORING_OP_READ, play.fds[0], play.bytes[i],
 			      BUFFER_BYTES, 0);
@@ -35,34 +66,30 @@ static void reader_main(void *arg)
 
 void scenario_close_fd(void *arg)
 {
-	struct sim_thread *threads[READERS];
-	unsigned numbers[READERS] = { 0, 1 }, i;
+	unsigned i;
 	int other, rc;
 
 	(void)arg;
-	memset(&play, 0, sizeof(play));
-	sim_scenario_pipe(play.fds);
-	if (sim_open(1, 0, &play.rt)) {
-		threads[0] = sim_spawn("reader-a", reader_main, &numbers[0]);
-		threads[1] = sim_spawn("reader-b", reader_main, &numbers[1]);
+	begin();
+	if (sim_open(sim_many(1, 4), 0, &play.rt)) {
+		start_all("reader-a", reader_main);
 		sim_sleep(sim_random(30 * SIM_US));
 		if (sim_chance(500))
 			sim_scenario_write(play.fds[1], "before the close", 16);
 		play.closed = true;
 		/* What was accepted before the close may not meet the number's next owner. */
-		for (i = 0; i < READERS; i++)
+		for (i = 0; i < play.count; i++)
 			if (play.calls[i].prepared && !play.calls[i].answered)
 				play.calls[i].file = sim_file_get(play.fds[0]);
 		rc = gyre_close_fd(play.rt, play.fds[0]);
 		if (rc < 0 && !sim_fault_happened())
 			sim_fail("gyre_close_fd: %d", rc);
-		for (i = 0; rc < 0 && i < READERS; i++)
+		for (i = 0; rc < 0 && i < play.count; i++)
 			play.calls[i].file = NULL;	/* the scenario closes it, as nobody should */
 		if (rc < 0)
 			sim_scenario_close(play.fds[0]);
 		other = sim_scenario_file("somebody else's file", 20);
-		sim_join(threads[0]);
-		sim_join(threads[1]);
+		join_all();
 		sim_close_runtime(play.rt);
 		gyre_free(play.rt);
 		sim_scenario_close(other);
@@ -73,6 +100,18 @@ void scenario_close_fd(void *arg)
 }
 
 /* ------------------------------------------------------- GYRE_OP_LEAVE -- */
+
+static void roll_transfer(struct sim_call *call, void *data, int index)
+{
+	if (sim_chance(400) || index < 0)
+		sim_call_init(call, IORING_OP_READ, play.fds[0], data, BUFFER_BYTES, 0);
+	else if (sim_chance(500))
+		sim_call_init(call, IORING_OP_READ_FIXED, play.fds[0], data, BUFFER_BYTES,
+			      (uint64_t)index);
+	else
+		sim_call_init(call, IORING_OP_WRITE_FIXED, play.fds[1], data, BUFFER_BYTES,
+			      (uint64_t)index);
+}
 
 static void leave_once(unsigned i, unsigned round)
 {
@@ -90,7 +129,7 @@ static void leave_once(unsigned i, unsigned round)
 	if (sim_uring_uses(data, BUFFER_BYTES))
 		sim_fail("a buffer is given out that the kernel still uses");
 	memset(op, 0, sizeof(*op));
-	sim_call_init(call, IORING_OP_READ, play.fds[0], data, BUFFER_BYTES, 0);
+	roll_transfer(call, data, gyre_buffer_index(buffer));
 	op->flags = sim_chance(800) ? GYRE_OP_LEAVE : 0;
 	op->timeout_ns = 1 + sim_random(100 * SIM_US);
 	sim_call_many(play.rt, call, op, 1);
@@ -101,27 +140,29 @@ static void leaver_main(void *arg)
 {
 	unsigned i = *(unsigned *)arg, round;
 
-	for (round = 0; round < ROUNDS; round++)
+	for (round = 0; round < sim_many(3, ROUNDS_MAX); round++)
 		leave_once(i, round);
 }
 
 void scenario_leave(void *arg)
 {
-	struct sim_thread *threads[READERS];
-	unsigned numbers[READERS] = { 0, 1 }, i;
+	unsigned i;
 
 	(void)arg;
-	memset(&play, 0, sizeof(play));
-	sim_scenario_pipe(play.fds);
-	if (sim_open(1 + (unsigned)sim_random(2), sim_random(SIM_MS), &play.rt)) {
-		threads[0] = sim_spawn("leaver-a", leaver_main, &numbers[0]);
-		threads[1] = sim_spawn("leaver-b", leaver_main, &numbers[1]);
-		for (i = 0; i < 3; i++) {
+	begin();
+	if (sim_open(1 + (unsigned)sim_random(sim_many(2, 6)), sim_random(SIM_MS), &play.rt)) {
+		start_all("leaver-a", leaver_main);
+		for (i = 0; i < sim_many(5, 40); i++) {
 			sim_sleep(sim_random(100 * SIM_US));
-			sim_scenario_write(play.fds[1], "some bytes for a leaver", 23);
+			if (sim_chance(500)) {
+				sim_scenario_write(play.fds[1], "some bytes for a leaver", 23);
+				continue;
+			}
+			sim_excuse_cancel();
+			sim_trace("cancels an op");
+			gyre_op_cancel(play.rt, &play.ops[sim_random(play.count)]);
 		}
-		sim_join(threads[0]);
-		sim_join(threads[1]);
+		join_all();
 		sim_close_runtime(play.rt);
 		gyre_free(play.rt);
 	}

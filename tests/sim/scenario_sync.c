@@ -221,7 +221,7 @@ static void call_alone(struct caller *caller)
 	memset(op, 0, sizeof(*op));
 	if (sim_chance(500)) {
 		add_write(caller, 0);
-	} else if (sim_chance(700)) {
+	} else if (sim_chance(500)) {
 		add_sync(caller, 0, false);
 	} else {
 		sim_call_init(&caller->calls[0], IORING_OP_SYNC_FILE_RANGE, caller->target->fd, NULL,

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <liburing.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -18,9 +19,9 @@
 #include "kernel.h"
 #include "sched.h"
 
-#define RINGS_MAX	4
-#define KOPS_MAX	128
-#define BACKLOG_MAX	64
+#define RINGS_MAX	8
+#define KOPS_MAX	1024
+#define BACKLOG_MAX	512
 #define NONE		UINT32_MAX
 
 enum kop_state {
@@ -36,6 +37,8 @@ struct kop {
 	struct kring *ring;
 	uint8_t opcode, sqe_flags;
 	bool dying;		/* to be cancelled at due_ns */
+	bool promised;		/* a first CQE, of a zero-copy send: a second follows */
+	bool notifies;		/* the first is out: only that is still to come */
 	uint64_t user_data, addr, off, due_ns, order;
 	uint32_t len, flags;	/* the opcode's own: RWF_*, what to poll for */
 	uint32_t next;		/* in its chain */
@@ -69,8 +72,8 @@ struct kring {
 };
 
 static struct {
-	struct kring rings[RINGS_MAX];
-	struct kop ops[KOPS_MAX];
+	struct kring *rings;		/* RINGS_MAX of them, and KOPS_MAX */
+	struct kop *ops;
 	unsigned used;			/* ops ever used in this seed */
 	uint64_t next_ns, order;
 	bool died;			/* one ring a seed is enough */
@@ -82,8 +85,11 @@ static const char *op_name(uint8_t opcode)
 	case IORING_OP_NOP: return "NOP";
 	case IORING_OP_READ: return "READ";
 	case IORING_OP_WRITE: return "WRITE";
+	case IORING_OP_READV: return "READV";
+	case IORING_OP_WRITEV: return "WRITEV";
 	case IORING_OP_READ_FIXED: return "READ_FIXED";
 	case IORING_OP_WRITE_FIXED: return "WRITE_FIXED";
+	case IORING_OP_SEND_ZC: return "SEND_ZC";
 	case IORING_OP_FSYNC: return "FSYNC";
 	case IORING_OP_SYNC_FILE_RANGE: return "SYNC_FILE_RANGE";
 	case IORING_OP_POLL_ADD: return "POLL_ADD";
@@ -96,12 +102,14 @@ static const char *op_name(uint8_t opcode)
 static bool moves_data(uint8_t opcode)
 {
 	return opcode == IORING_OP_READ || opcode == IORING_OP_WRITE ||
-	       opcode == IORING_OP_READ_FIXED || opcode == IORING_OP_WRITE_FIXED;
+	       opcode == IORING_OP_READ_FIXED || opcode == IORING_OP_WRITE_FIXED ||
+	       opcode == IORING_OP_SEND_ZC;
 }
 
 static bool writes_file(uint8_t opcode)
 {
-	return opcode == IORING_OP_WRITE || opcode == IORING_OP_WRITE_FIXED;
+	return opcode == IORING_OP_WRITE || opcode == IORING_OP_WRITE_FIXED ||
+	       opcode == IORING_OP_SEND_ZC;
 }
 
 static void due(struct kop *op, uint64_t at_ns)
@@ -125,9 +133,9 @@ static bool cq_put(struct kring *ring, const struct io_uring_cqe *cqe)
 	return true;
 }
 
-static void cq_post(struct kring *ring, uint64_t user_data, int res)
+static void cq_post(struct kring *ring, uint64_t user_data, int res, unsigned flags)
 {
-	struct io_uring_cqe cqe = { .user_data = user_data, .res = res };
+	struct io_uring_cqe cqe = { .user_data = user_data, .res = res, .flags = flags };
 
 	if (ring->closed)
 		return;
@@ -162,23 +170,47 @@ static void cq_flush(struct kring *ring)
 
 static void maybe_release(struct kring *ring);
 
+/* A zero-copy send has been sent, and its memory is still read: the network has its time. */
+static void kop_promise(struct kop *op)
+{
+	sim_trace("CQE of SEND_ZC (%llx): %d, and another follows", (unsigned long long)op->user_data,
+		  op->res);
+	op->promised = false;
+	op->notifies = true;
+	if (op->call) {
+		op->call->posted = true;
+		op->call->res = op->res;
+	}
+	cq_post(op->ring, op->user_data, op->res, IORING_CQE_F_MORE);
+	due(op, sim_now_ns() + sim_random(sim_chance(200) ? 5 * SIM_MS : 20 * SIM_US));
+}
+
+static void note_result(struct kop *op)
+{
+	if (!op->call)
+		return;
+	op->call->flying--;
+	op->call->posted = true;
+	if (!op->notifies)
+		op->call->res = op->res;
+}
+
 /* The kernel has let go of all that the op names. */
 static void kop_end(struct kop *op)
 {
 	struct kring *ring = op->ring;
-	struct sim_call *call = op->call;
 
-	sim_trace("CQE of %s (%llx): %d", op_name(op->opcode), (unsigned long long)op->user_data,
-		  op->res);
-	if (call) {
-		call->flying--;
-		call->posted = true;
-		call->res = op->res;
+	if (op->promised) {
+		kop_promise(op);
+		return;
 	}
+	sim_trace("CQE of %s (%llx): %d%s", op_name(op->opcode), (unsigned long long)op->user_data,
+		  op->res, op->notifies ? ", its memory is free" : "");
+	note_result(op);
 	if (op->file)
 		sim_file_unref(op->file);
 	op->state = KOP_FREE;
-	cq_post(ring, op->user_data, op->res);
+	cq_post(ring, op->user_data, op->res, op->notifies ? IORING_CQE_F_NOTIF : 0);
 	if (ring->closed)
 		maybe_release(ring);
 }
@@ -245,6 +277,7 @@ static void kop_finish(struct kop *op, int res)
 	uint32_t next = op->next;
 	bool broken = res < 0 || (moves_data(op->opcode) && (uint32_t)res != op->len);
 
+	op->promised = op->opcode == IORING_OP_SEND_ZC && (res >= 0 || sim_chance(500));
 	kop_complete(op, res);
 	if (next == NONE)
 		return;
@@ -386,6 +419,11 @@ static void kop_run(struct kop *op)
 		end_flush(op);
 		return;
 	}
+	if (op->notifies) {
+		sim_touch(op->addr, op->len, "SEND_ZC");
+		kop_complete(op, 0);
+		return;
+	}
 	if (op->dying) {
 		kop_finish(op, -ECANCELED);
 		return;
@@ -400,6 +438,7 @@ static void kop_run(struct kop *op)
 	case IORING_OP_WRITE:
 	case IORING_OP_READ_FIXED:
 	case IORING_OP_WRITE_FIXED:
+	case IORING_OP_SEND_ZC:
 		run_transfer(op);
 		return;
 	case IORING_OP_ASYNC_CANCEL:
@@ -456,7 +495,7 @@ static int judge_cancel(struct kop *target, int *ret_res)
 	static const int interrupted[] = { -ECANCELED, -EINTR, -512 };
 
 	*ret_res = 0;
-	if (!target || target->state == KOP_LINKED || target->state == KOP_DONE)
+	if (!target || target->state == KOP_LINKED || target->state == KOP_DONE || target->notifies)
 		return -ENOENT;
 	if (target->call && sim_chance(sim_faults.cancel_miss))
 		return -ENOENT;
@@ -699,6 +738,7 @@ static int register_probe(struct io_uring_probe *probe, unsigned count)
 		IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_POLL_ADD,
 		IORING_OP_TIMEOUT, IORING_OP_ASYNC_CANCEL, IORING_OP_READ_FIXED,
 		IORING_OP_WRITE_FIXED, IORING_OP_SYNC_FILE_RANGE, IORING_OP_READV, IORING_OP_WRITEV,
+		IORING_OP_SEND_ZC,
 	};
 	unsigned i;
 
@@ -743,10 +783,20 @@ int sim_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
 	}
 }
 
+void sim_uring_prepare(void)
+{
+	uring.rings = calloc(RINGS_MAX, sizeof(uring.rings[0]));
+	uring.ops = calloc(KOPS_MAX, sizeof(uring.ops[0]));
+	if (!uring.rings || !uring.ops)
+		abort();
+}
+
 void sim_uring_begin(void)
 {
-	memset(uring.rings, 0, sizeof(uring.rings));
-	memset(uring.ops, 0, uring.used * sizeof(uring.ops[0]));
+	unsigned i;
+
+	for (i = 0; i < RINGS_MAX; i++)
+		uring.rings[i].used = false;
 	uring.used = 0;
 	uring.next_ns = SIM_NEVER;
 	uring.order = 0;
