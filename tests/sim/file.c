@@ -10,14 +10,15 @@
 #include "ledger.h"
 #include "sched.h"
 
-#define FLUSHES_MAX	16
+#define FLUSHES_MAX	32
 
 struct sim_file_faults sim_file_faults;
 
 static struct {
 	struct sim_data *data[SIM_DATA_MAX];
 	unsigned data_count;
-	struct sim_flush *flushes;		/* FLUSHES_MAX of them, once there is a file */
+	struct sim_flush *flushes[FLUSHES_MAX];	/* made as they are needed, and used again */
+	unsigned flush_count;
 } files;
 
 /* Dice for files are thrown only where there are some. */
@@ -50,10 +51,8 @@ struct sim_data *sim_data_new(const void *bytes, size_t len)
 
 	if (files.data_count == SIM_DATA_MAX)
 		sim_fail("the simulated machine has too few files with contents");
-	if (!sim_file_faults.rolled) {
+	if (!sim_file_faults.rolled)
 		roll_faults();
-		files.flushes = sim_kernel_alloc(FLUSHES_MAX * sizeof(files.flushes[0]));
-	}
 	data = sim_kernel_alloc(sizeof(*data));
 	data->number = files.data_count;
 	data->len = data->medium_len = len;
@@ -212,16 +211,25 @@ bool sim_is_sync_write(const struct sim_handle *handle, int rw_flags)
 
 /* --------------------------------------------------------------- flushes -- */
 
+static struct sim_flush *flush_new(void)
+{
+	unsigned i;
+
+	for (i = 0; i < files.flush_count; i++)
+		if (!files.flushes[i]->handle)
+			return files.flushes[i];
+	if (files.flush_count == FLUSHES_MAX)
+		sim_fail("the simulated machine has too few flushes");
+	files.flushes[files.flush_count] = sim_kernel_alloc(sizeof(struct sim_flush));
+	return files.flushes[files.flush_count++];
+}
+
 struct sim_flush *sim_flush_start(struct sim_handle *handle, uint64_t offset, uint64_t len,
 				  uint64_t *ret_end_ns)
 {
 	struct sim_data *data = handle->data;
-	struct sim_flush *flush = files.flushes;
+	struct sim_flush *flush = flush_new();
 
-	while (flush < files.flushes + FLUSHES_MAX && flush->handle)
-		flush++;
-	if (flush == files.flushes + FLUSHES_MAX)
-		sim_fail("the simulated machine has too few flushes");
 	flush->handle = handle;
 	flush->sectors = data->dirty & sim_sectors(offset, len ? offset + len : SIM_DATA_BYTES);
 	flush->len = data->len;

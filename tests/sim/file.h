@@ -23,7 +23,7 @@
 #define SIM_SECTOR	16
 #define SIM_SECTORS	64		/* a set of them is one word */
 #define SIM_DATA_BYTES	(SIM_SECTOR * SIM_SECTORS)
-#define SIM_DATA_MAX	4		/* files in a seed */
+#define SIM_DATA_MAX	12		/* files in a seed */
 
 /* What several descriptors may have open. */
 struct sim_data {

@@ -11,8 +11,7 @@
 
 #include "ledger.h"
 
-#define CALLERS		3
-#define ROUNDS		4
+#define CALLERS_MAX	8
 #define BATCH_MAX	3
 #define BYTES_MAX	80
 #define REACH		(SIM_DATA_BYTES / 4)	/* they are to get in each other's way */
@@ -41,7 +40,8 @@ struct caller {
 
 static struct {
 	struct gyre *rt;
-	struct caller callers[CALLERS];
+	struct caller callers[CALLERS_MAX];
+	unsigned count, rounds;
 	struct target shared[2];	/* one file, opened twice */
 } play;
 
@@ -257,7 +257,7 @@ static void caller_main(void *arg)
 	struct caller *caller = arg;
 	unsigned round;
 
-	for (round = 0; round < ROUNDS; round++) {
+	for (round = 0; round < play.rounds; round++) {
 		caller->target = sim_chance(500) ? &caller->own : &play.shared[sim_random(2)];
 		switch (sim_random(8)) {
 		case 0: case 1:
@@ -282,7 +282,7 @@ static void caller_main(void *arg)
 
 static void meddle(void)
 {
-	unsigned i, times = (unsigned)sim_random(6);
+	unsigned i, times = (unsigned)sim_random(sim_many(6, 20));
 
 	for (i = 0; i < times; i++) {
 		sim_sleep(sim_random(sim_chance(700) ? 30 * SIM_US : SIM_MS));
@@ -291,7 +291,7 @@ static void meddle(void)
 		} else {
 			sim_excuse_cancel();
 			gyre_op_cancel(play.rt,
-				       &play.callers[sim_random(CALLERS)].ops[sim_random(BATCH_MAX)]);
+				       &play.callers[sim_random(play.count)].ops[sim_random(BATCH_MAX)]);
 		}
 	}
 }
@@ -307,7 +307,7 @@ static void open_files(void)
 {
 	unsigned i;
 
-	for (i = 0; i < CALLERS; i++)
+	for (i = 0; i < play.count; i++)
 		open_target(&play.callers[i].own, sim_random(REACH));
 	open_target(&play.shared[0], REACH);
 	play.shared[0].promise = play.shared[1].promise = SIM_AS_KERNEL;
@@ -319,7 +319,7 @@ static void close_files(void)
 {
 	unsigned i;
 
-	for (i = 0; i < CALLERS; i++)
+	for (i = 0; i < play.count; i++)
 		if (play.callers[i].own.fd >= 0)
 			sim_scenario_close(play.callers[i].own.fd);
 	sim_scenario_close(play.shared[0].fd);
@@ -340,20 +340,22 @@ static bool open_runtime(unsigned workers)
 
 static void play_sync(unsigned workers)
 {
-	static const char *const names[CALLERS] = { "writer-a", "writer-b", "writer-c" };
-	struct sim_thread *threads[CALLERS];
+	struct sim_thread *threads[CALLERS_MAX];
 	bool close_early = sim_chance(200);
+	char name[] = "writer-a";
 	unsigned i;
 
 	memset(&play, 0, sizeof(play));
+	play.count = sim_many(3, CALLERS_MAX);
+	play.rounds = sim_many(4, 6);
 	open_files();
 	if (open_runtime(workers)) {
-		for (i = 0; i < CALLERS; i++)
-			threads[i] = sim_spawn(names[i], caller_main, &play.callers[i]);
+		for (i = 0; i < play.count; i++, name[7]++)
+			threads[i] = sim_spawn(name, caller_main, &play.callers[i]);
 		meddle();
 		if (close_early)
 			sim_close_runtime(play.rt);
-		for (i = 0; i < CALLERS; i++)
+		for (i = 0; i < play.count; i++)
 			sim_join(threads[i]);
 		if (!close_early)
 			sim_close_runtime(play.rt);
@@ -366,7 +368,7 @@ static void play_sync(unsigned workers)
 void scenario_sync(void *arg)
 {
 	(void)arg;
-	play_sync(1 + (unsigned)sim_random(2));
+	play_sync(1 + (unsigned)sim_random(sim_many(2, 4)));
 }
 
 void scenario_sync_death(void *arg)
