@@ -108,7 +108,7 @@ int sim_failure(const char *call, const int *errnos)
 	while (errnos[count])
 		count++;
 	error = errnos[sim_random(count)];
-	sim_trace("%s fails: %s", call, strerror(error));
+	sim_trace("%s fails: %s", call, sim_result(-error));
 	sim_reach_failure(call);
 	sim_excuse_fault();
 	return -error;

@@ -87,6 +87,7 @@ int sim_scenario_write(int fd, const void *data, size_t len);
 void sim_uring_prepare(void);
 void sim_uring_begin(void);
 void sim_uring_check_end(void);
+const char *sim_op_name(uint8_t opcode);
 uint64_t sim_uring_next_ns(void);
 void sim_uring_run(uint64_t now_ns);
 void sim_uring_file_changed(struct sim_file *file);

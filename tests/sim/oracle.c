@@ -188,8 +188,9 @@ void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effe
 {
 	sim_reach(SIM_CALLS);
 	sim_note((uint64_t)call->id << 32 | (uint64_t)status << 8 | (uint64_t)effect);
-	sim_trace("call %u is answered: %s, effect %d, res %d", call->id, gyre_status_name(status),
-		  (int)effect, res);
+	sim_trace("call %u is answered: %s, effect %s, %s", call->id, gyre_status_name(status),
+		  effect == GYRE_EFFECT_NONE ? "none" : effect == GYRE_EFFECT_DONE ? "done" : "unknown",
+		  sim_result(res));
 	if (call->answered)
 		sim_fail("call %u is answered twice", call->id);
 	call->answered = true;

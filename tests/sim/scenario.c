@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "scenario.h"
 
+#include <stdio.h>
+
 #include "sched.h"
 
 unsigned sim_many(unsigned small, unsigned large)
@@ -124,13 +126,31 @@ static void take_back(struct sim_call *call)
 		sim_take_back(call->buf);
 }
 
+/* For whoever reads along. */
+static void say_call(const struct sim_call *call, const char *how, const struct gyre_op *op)
+{
+	uint32_t flags = op ? op->flags : 0;
+	char where[40] = "", timeout[48] = "";
+
+	if (!sim_verbose)
+		return;
+	if (call->fd >= 0)
+		snprintf(where, sizeof(where), " of descriptor %d, %u bytes", call->fd, call->len);
+	if (op && op->timeout_ns)
+		snprintf(timeout, sizeof(timeout), ", time-out %llu ns",
+			 (unsigned long long)op->timeout_ns);
+	sim_say("call %u: %s, %s%s%s%s%s%s", call->id, how, sim_op_name(call->opcode), where,
+		flags & GYRE_OP_LINK ? ", LINK" : "", flags & GYRE_OP_NOWAIT ? ", NOWAIT" : "",
+		flags & GYRE_OP_LEAVE ? ", LEAVE" : "", timeout);
+}
+
 enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call)
 {
 	enum gyre_status status;
 	int res = -1;
 
 	lend(call);
-	sim_trace("call %u: gyre_call, opcode %u", call->id, call->opcode);
+	say_call(call, "gyre_call", NULL);
 	status = gyre_call(rt, sim_prep, call, &res);
 	sim_answered(call, status, gyre_last_effect(), res, 0, 0, 0);
 	take_back(call);
@@ -149,8 +169,7 @@ enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct g
 		lend(&calls[i]);
 		ops[i].prep = sim_prep;
 		ops[i].arg = &calls[i];
-		sim_trace("call %u: gyre_callv, opcode %u, flags %x, time-out %llu ns", calls[i].id,
-			  calls[i].opcode, ops[i].flags, (unsigned long long)ops[i].timeout_ns);
+		say_call(&calls[i], "gyre_callv", &ops[i]);
 	}
 	status = gyre_callv(rt, ops, count);
 	for (i = 0; i < count; i++) {

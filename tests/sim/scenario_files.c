@@ -146,7 +146,7 @@ static void leaver_main(void *arg)
 
 void scenario_leave(void *arg)
 {
-	unsigned i;
+	unsigned i, n;
 
 	(void)arg;
 	begin();
@@ -159,8 +159,9 @@ void scenario_leave(void *arg)
 				continue;
 			}
 			sim_excuse_cancel();
-			sim_trace("cancels an op");
-			gyre_op_cancel(play.rt, &play.ops[sim_random(play.count)]);
+			n = (unsigned)sim_random(play.count);
+			sim_trace("cancels the op of leaver %c", 'a' + n);
+			gyre_op_cancel(play.rt, &play.ops[n]);
 		}
 		join_all();
 		sim_close_runtime(play.rt);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
 #include "sched.h"
 
 #include <setjmp.h>
@@ -195,6 +196,18 @@ void sim_say(const char *format, ...)
 	vprintf(format, args);
 	va_end(args);
 	putchar('\n');
+}
+
+const char *sim_result(int res)
+{
+	static char text[32];
+	const char *name = res < 0 ? strerrorname_np(-res) : NULL;
+
+	if (name)
+		snprintf(text, sizeof(text), "-%s", name);
+	else
+		snprintf(text, sizeof(text), "%d", res);
+	return text;
 }
 
 /* For whoever has to find out why. */

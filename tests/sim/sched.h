@@ -128,6 +128,7 @@ void sim_note(uint64_t value);
 extern unsigned sim_verbose;
 __attribute__((__format__(__printf__, 1, 2)))
 void sim_say(const char *format, ...);
+const char *sim_result(int res);	/* a number, or an errno's name: good until the next */
 #define sim_trace(...) \
 	do { \
 		if (__builtin_expect(sim_verbose, 0)) \

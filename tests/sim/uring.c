@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <liburing.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -57,6 +58,7 @@ struct shared {
 
 struct kring {
 	bool used, enabled, closed, lost, broken;
+	const char *name;			/* its owner's */
 	struct sim_file *file;			/* its own */
 	unsigned flags, sq_entries, cq_entries;
 	struct shared *shared;
@@ -79,7 +81,7 @@ static struct {
 	bool died;			/* one ring a seed is enough */
 } uring;
 
-static const char *op_name(uint8_t opcode)
+const char *sim_op_name(uint8_t opcode)
 {
 	switch (opcode) {
 	case IORING_OP_NOP: return "NOP";
@@ -170,11 +172,22 @@ static void cq_flush(struct kring *ring)
 
 static void maybe_release(struct kring *ring);
 
+/* For whoever reads along. */
+static const char *describe(const struct kop *op)
+{
+	static char text[64];
+
+	if (op->call)
+		snprintf(text, sizeof(text), "call %u's %s", op->call->id, sim_op_name(op->opcode));
+	else
+		snprintf(text, sizeof(text), "%s's own %s", op->ring->name, sim_op_name(op->opcode));
+	return text;
+}
+
 /* A zero-copy send has been sent, and its memory is still read: the network has its time. */
 static void kop_promise(struct kop *op)
 {
-	sim_trace("CQE of SEND_ZC (%llx): %d, and another follows", (unsigned long long)op->user_data,
-		  op->res);
+	sim_trace("CQE of %s: %s, and another follows", describe(op), sim_result(op->res));
 	op->promised = false;
 	op->notifies = true;
 	if (op->call) {
@@ -204,8 +217,8 @@ static void kop_end(struct kop *op)
 		kop_promise(op);
 		return;
 	}
-	sim_trace("CQE of %s (%llx): %d%s", op_name(op->opcode), (unsigned long long)op->user_data,
-		  op->res, op->notifies ? ", its memory is free" : "");
+	sim_trace("CQE of %s: %s%s", describe(op), sim_result(op->res),
+		  op->notifies ? ", its memory is free" : "");
 	note_result(op);
 	if (op->file)
 		sim_file_unref(op->file);
@@ -312,7 +325,7 @@ static int kop_transfer(struct kop *op, uint32_t len)
 	void *memory = (void *)(uintptr_t)op->addr;
 	ssize_t n;
 
-	sim_touch(op->addr, op->len, op_name(op->opcode));
+	sim_touch(op->addr, op->len, sim_op_name(op->opcode));
 	if (op->call && op->call->file && op->call->file != op->file)
 		sim_fail("call %u meets another file than its descriptor meant", op->call->id);
 	n = writes_file(op->opcode) ? sim_file_write(op->file, memory, len, op->off) :
@@ -333,7 +346,7 @@ static int op_errno(const struct kop *op)
 	if (!sim_chance(sim_faults.op_errno))
 		return 0;
 	error = errnos[sim_random(sizeof(errnos) / sizeof(errnos[0]))];
-	sim_reach_op_errno(op_name(op->opcode), -error);
+	sim_reach_op_errno(sim_op_name(op->opcode), -error);
 	return error;
 }
 
@@ -519,12 +532,19 @@ static int judge_cancel(struct kop *target, int *ret_res)
 	return 0;
 }
 
+static void say_cancel(const struct kop *target, int res, int target_res)
+{
+	sim_trace("a cancel of %s: %s%s", target ? describe(target) : "what is gone", sim_result(res),
+		  target_res ? ", and it ends" : "");
+}
+
 static void run_cancel(struct kop *cancel)
 {
 	struct kop *target = cancel_target(cancel);
 	int target_res, res = judge_cancel(target, &target_res);
 	bool first = sim_chance(500);
 
+	say_cancel(target, res, target_res);
 	sim_reach(res == 0 ? SIM_CANCEL_HIT : res == -ENOENT ? SIM_CANCEL_MISS : SIM_CANCEL_LATE);
 	if (first && target_res) {
 		sim_reach(SIM_CANCEL_FIRST);
@@ -774,6 +794,7 @@ int sim_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
 	case IORING_REGISTER_ENABLE_RINGS:
 		ring->enabled = true;
 		ring->owner = sim_thread_id(sim_self());
+		ring->name = sim_thread_name(sim_self());
 		return 0;
 	case IORING_REGISTER_BUFFERS2:
 	case IORING_REGISTER_BUFFERS_UPDATE:
@@ -813,7 +834,7 @@ void sim_uring_check_end(void)
 	for (i = 0; i < uring.used; i++)
 		if (uring.ops[i].state != KOP_FREE && moves_data(uring.ops[i].opcode))
 			sim_fail("the kernel still runs %s after the end",
-				 op_name(uring.ops[i].opcode));
+				 sim_op_name(uring.ops[i].opcode));
 }
 
 /* --------------------------------------------------------------- enter -- */
@@ -863,8 +884,8 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 		call->taken++;
 		call->flying++;
 	}
-	sim_trace("the kernel takes %s (%llx)%s", op_name(op->opcode),
-		  (unsigned long long)op->user_data, sqe->flags & IOSQE_IO_LINK ? " and what follows" : "");
+	sim_trace("the kernel takes %s%s", describe(op),
+		  sqe->flags & IOSQE_IO_LINK ? ", and then what follows" : "");
 	return op;
 }
 
@@ -896,12 +917,18 @@ static void submit(struct kring *ring, unsigned count)
 	}
 }
 
+static int told(int error)
+{
+	sim_trace("io_uring_enter: %s", sim_result(error));
+	return error;
+}
+
 /* Said again and again until somebody has heard it. */
 static int lost_one(struct kring *ring)
 {
 	sim_reach(SIM_EBADR);
 	ring->broken = true;
-	return -EBADR;
+	return told(-EBADR);
 }
 
 /* The ways of io_uring_enter to refuse a submission; 0: it does not. */
@@ -915,15 +942,15 @@ static int refuse(struct kring *ring, unsigned to_submit)
 		sim_reach(SIM_FATAL);
 		uring.died = ring->broken = true;
 		sim_excuse_death();
-		return fatal[sim_random(sizeof(fatal) / sizeof(fatal[0]))];
+		return told(fatal[sim_random(sizeof(fatal) / sizeof(fatal[0]))]);
 	}
 	if (to_submit && sim_chance(sim_faults.eagain)) {
 		sim_reach(SIM_EAGAIN);
-		return -EAGAIN;
+		return told(-EAGAIN);
 	}
 	if (sim_chance(sim_faults.ebusy)) {
 		sim_reach(SIM_EBUSY);
-		return -EBUSY;
+		return told(-EBUSY);
 	}
 	return 0;
 }
@@ -951,11 +978,11 @@ static int wait_for_cqes(struct kring *ring, unsigned min_complete, uint64_t dea
 			return -EBADR;
 		if (sim_chance(sim_faults.eintr)) {
 			sim_reach(SIM_EINTR);
-			return -EINTR;
+			return told(-EINTR);
 		}
 		if (sim_now_ns() >= deadline_ns) {
 			sim_reach(SIM_ETIME);
-			return -ETIME;
+			return told(-ETIME);
 		}
 		sim_block(ring, "a CQE", deadline_ns);
 	}
@@ -987,7 +1014,7 @@ int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned 
 	if (count && sim_chance(sim_faults.partial)) {
 		sim_reach(SIM_PARTIAL);
 		count = (unsigned)sim_random(count);
-		sim_trace("enter takes %u of %u", count, to_submit);
+		sim_trace("io_uring_enter takes %u of %u", count, to_submit);
 	}
 	submit(ring, count);
 	sim_pass_ns(500);
