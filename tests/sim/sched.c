@@ -182,6 +182,7 @@ uint64_t sim_linger(unsigned per_mille, unsigned octaves)
 void sim_note(uint64_t value)
 {
 	sim.hash = (sim.hash ^ value) * UINT64_C(1099511628211);
+	sim.outcome->events++;
 }
 
 void sim_say(const char *format, ...)

@@ -41,6 +41,7 @@ struct sim_outcome {
 	char reason[512];
 	uint64_t hash;		/* of everything that was decided and done: equal for equal seeds */
 	uint64_t steps;
+	uint64_t events;	/* noted in the hash: what makes a trace long */
 };
 
 /* What a machine may do with a store: see memory.c. */

@@ -38,7 +38,7 @@ static struct {
 	struct sim_course *best, *script;	/* as scripts */
 	struct sim_outcome failure;	/* the one that is looked for */
 	uint64_t *thrown;		/* SIM_THROWS_MAX of them */
-	uint64_t steps;			/* of the best */
+	uint64_t length;		/* of the best */
 	unsigned tries;
 } shrink;
 
@@ -113,6 +113,12 @@ static int compare_throws(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* As it is to be told: a switch or a CQE takes a line or two, a step none. */
+static uint64_t length_of(const struct sim_outcome *outcome)
+{
+	return outcome->steps + 16 * outcome->events;
+}
+
 /* Is the script as good as the best, and no longer? Then it is the best, less what did not matter. */
 static bool try_script(void)
 {
@@ -121,9 +127,10 @@ static bool try_script(void)
 	qsort(shrink.script->throws, shrink.script->throw_count, sizeof(shrink.script->throws[0]),
 	      compare_throws);
 	make_attempt(shrink.script);
-	if (!fails_alike() || shrink.attempt->outcome.steps > shrink.steps + shrink.steps / 16)
+	if (!fails_alike() || shrink.attempt->outcome.steps > shrink.failure.steps ||
+	    length_of(&shrink.attempt->outcome) > shrink.length)
 		return false;
-	shrink.steps = shrink.attempt->outcome.steps;
+	shrink.length = length_of(&shrink.attempt->outcome);
 	copy_course(shrink.best, shrink.script);
 	if (!shrink.attempt->crashed) {
 		shrink.best->switch_count = course->switch_count;
@@ -305,7 +312,7 @@ static bool begin(struct size *ret)
 	printf("fails:    %s\n", shrink.failure.reason);
 	*ret = measure();
 	hash = shrink.failure.hash;
-	shrink.steps = shrink.failure.steps;
+	shrink.length = length_of(&shrink.failure);
 	copy_course(shrink.best, &shrink.attempt->course);
 	shrink.best->throw_count = 0;
 	make_attempt(shrink.best);
