@@ -23,6 +23,7 @@
 
 #define JOBS_MAX	64
 #define TWICE_EVERY	1000	/* one seed in so many runs twice: the same must come of it */
+#define TWICE_LARGE	100
 #define CHUNK		64	/* seeds that a job takes at once */
 
 static const struct sim_scenario scenario_table[] = {
@@ -143,7 +144,7 @@ static void run_checked(struct job *job, uint64_t seed)
 	sim_run_scenario(scenario_for(seed), &setup, &outcome);
 	board->done++;
 	board->steps += outcome.steps;
-	if (!outcome.failed && seed % TWICE_EVERY == 0) {
+	if (!outcome.failed && seed % (setup.large ? TWICE_LARGE : TWICE_EVERY) == 0) {
 		sim_run_scenario(scenario_for(seed), &setup, &again);
 		board->twice++;
 		if (again.hash != outcome.hash)
