@@ -693,8 +693,9 @@ struct gyre_buffer;
  * runtime has GYRE_ZERO_ARENAS. *ret belongs to the caller until
  * gyre_buffer_put(), which must come before gyre_free() of rt.
  *
- * GYRE_INVALID: len is 0 or absurd, or ret is NULL. GYRE_NO_MEMORY,
- * GYRE_CLOSED, GYRE_NO_REACTOR. GYRE_WOULD_DEADLOCK: in a prep callback.
+ * GYRE_INVALID: len is 0 or more than 1 GiB, or ret is NULL. GYRE_NO_MEMORY,
+ * GYRE_CLOSED, GYRE_NO_REACTOR. GYRE_SYSTEM: a mapping or the thread's eventfd
+ * could not be had; errno says why. GYRE_WOULD_DEADLOCK: in a prep callback.
  *
  * Since: 0.1
  */
@@ -849,7 +850,8 @@ int gyre_openat(struct gyre *rt, int dirfd, const char *path, int flags, mode_t 
  * the kernel looks up late are waited for: those in chains or with IOSQE_ASYNC,
  * and those that it gives to threads of its own, such as fsync, fallocate,
  * openat and statx; reads, writes, sends and receives go on. The number can be
- * reused once this returns.
+ * reused once this returns. Calls of the pread family that run in their
+ * caller's own thread are plain system calls, which nobody can hold up.
  *
  * 0 or a negative errno; where that is a status's, such as -ESHUTDOWN, and the
  * effect is NONE, fd is still open. A descriptor that close(2) complained about
