@@ -71,12 +71,13 @@ static int text_wait_for_room(int fd)
 	return rc < 0 && rc != -EINTR ? rc : 0;
 }
 
-int gyre__text_write(const struct gyre__text *text, int fd)
+int gyre__text_write(const struct gyre__text *text, int fd, bool *ret_begun)
 {
 	size_t done = 0;
 	ssize_t n;
 	int rc;
 
+	*ret_begun = false;
 	if (text->failed)
 		return -ENOMEM;
 	while (done < text->len) {
@@ -89,6 +90,7 @@ int gyre__text_write(const struct gyre__text *text, int fd)
 			return -EIO;
 		} else if (n > 0) {
 			done += (size_t)n;
+			*ret_begun = true;
 		} else if (n != -EINTR) {
 			return (int)n;
 		}
@@ -99,15 +101,18 @@ int gyre__text_write(const struct gyre__text *text, int fd)
 enum gyre_status gyre__text_send(const struct gyre__text *text, int fd, const char *function)
 {
 	enum gyre_status status;
+	bool begun;
 	int rc;
 
 	if (text->failed)
 		return gyre__fail(function, GYRE_NO_MEMORY, "no memory for the text");
-	rc = gyre__text_write(text, fd);
+	rc = gyre__text_write(text, fd, &begun);
 	if (rc == 0)
 		return gyre__succeed();
-	status = gyre__fail(function, GYRE_SYSTEM, "cannot write to descriptor %d: %s, %s", fd,
-			    strerrorname_np(-rc), strerrordesc_np(-rc));
+	status = gyre__fail_effect(function, GYRE_SYSTEM,
+				   begun ? GYRE_EFFECT_UNKNOWN : GYRE_EFFECT_NONE,
+				   "cannot write to descriptor %d: %s, %s", fd, strerrorname_np(-rc),
+				   strerrordesc_np(-rc));
 	errno = -rc;
 	return status;
 }

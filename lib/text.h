@@ -7,6 +7,7 @@
 #define GYRE_LIB_TEXT_H
 
 #include <gyre.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* The longest text; past it the text has failed as if memory had run out. */
@@ -27,14 +28,15 @@ void gyre__text_done(struct gyre__text *text);
 
 /*
  * Writes the whole text, however often that takes, and waits for room on
- * descriptors that do not block. 0 or a negative errno, after which some of it
- * may be out; -ENOMEM when text has failed, and nothing is.
+ * descriptors that do not block. 0 or a negative errno, *ret_begun telling
+ * whether some of it is out; -ENOMEM when text has failed, and nothing is.
  */
-int gyre__text_write(const struct gyre__text *text, int fd);
+int gyre__text_write(const struct gyre__text *text, int fd, bool *ret_begun);
 
 /*
  * The same, as the end of the public function of that name: GYRE_OK, or
- * GYRE_NO_MEMORY, or GYRE_SYSTEM with errno, noted as the thread's last.
+ * GYRE_NO_MEMORY, or GYRE_SYSTEM with errno, noted as the thread's last: with
+ * GYRE_EFFECT_UNKNOWN where some of it is out.
  */
 enum gyre_status gyre__text_send(const struct gyre__text *text, int fd, const char *function);
 

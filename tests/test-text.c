@@ -76,8 +76,9 @@ static void *alloc_fails(size_t size, size_t align)
 TEST(text_starts_empty_and_is_written_as_nothing)
 {
 	struct gyre__text text = { 0 };
+	bool begun;
 
-	expect_eq(gyre__text_write(&text, -1), 0);
+	expect_eq(gyre__text_write(&text, -1, &begun), 0);
 	gyre__text_done(&text);
 }
 
@@ -134,6 +135,7 @@ TEST(text_that_fills_its_room_to_the_last_byte_grows)
 TEST(out_of_memory_is_remembered_and_writes_nothing)
 {
 	struct gyre__text text = { 0 };
+	bool begun;
 
 	bend();
 	bent.write = write_three_bytes;
@@ -144,7 +146,8 @@ TEST(out_of_memory_is_remembered_and_writes_nothing)
 	bent.alloc = honest->alloc;
 	gyre__text_add(&text, "after");
 	expect_str(text.data, "before ");
-	expect_eq(gyre__text_write(&text, 1), -ENOMEM);
+	expect_eq(gyre__text_write(&text, 1, &begun), -ENOMEM);
+	expect(!begun);
 	expect_eq(writes, 0);
 	straighten();
 	gyre__text_done(&text);
@@ -166,12 +169,14 @@ static void expect_written_as(ssize_t (*fn)(int fd, const void *buf, size_t len)
 			      const char *want)
 {
 	struct gyre__text text = { 0 };
+	bool begun;
 
 	bend();
 	gyre__text_add(&text, "0123456789");
 	bent.write = fn;
-	expect_eq(gyre__text_write(&text, 1), rc);
+	expect_eq(gyre__text_write(&text, 1, &begun), rc);
 	straighten();
+	expect_eq(begun, want[0] != 0);
 	expect_eq(written_len, strlen(want));
 	expect(memcmp(written, want, written_len) == 0);
 	gyre__text_done(&text);
@@ -202,22 +207,27 @@ TEST(write_that_takes_nothing_ends)
 TEST(write_to_a_bad_descriptor_is_ebadf)
 {
 	struct gyre__text text = { 0 };
+	bool begun;
 
 	gyre__text_add(&text, "x");
-	expect_eq(gyre__text_write(&text, -1), -EBADF);
-	expect_eq(gyre__text_write(&text, 1 << 20), -EBADF);
+	expect_eq(gyre__text_write(&text, -1, &begun), -EBADF);
+	expect(!begun);
+	expect_eq(gyre__text_write(&text, 1 << 20, &begun), -EBADF);
+	expect(!begun);
 	gyre__text_done(&text);
 }
 
 TEST(write_to_a_pipe_without_reader_is_epipe_and_no_signal)
 {
 	struct gyre__text text = { 0 };
+	bool begun;
 	int fds[2];
 
 	expect_eq(pipe(fds), 0);
 	close(fds[0]);
 	gyre__text_add(&text, "x");
-	expect_eq(gyre__text_write(&text, fds[1]), -EPIPE);
+	expect_eq(gyre__text_write(&text, fds[1], &begun), -EPIPE);
+	expect(!begun);
 	gyre__text_done(&text);
 	close(fds[1]);
 }
@@ -237,6 +247,7 @@ static void *read_all(void *arg)
 TEST(full_pipe_that_does_not_block_is_waited_for)
 {
 	struct gyre__text text = { 0 };
+	bool begun;
 	pthread_t thread;
 	void *total;
 	int fds[2];
@@ -245,7 +256,7 @@ TEST(full_pipe_that_does_not_block_is_waited_for)
 	expect_eq(fcntl(fds[0], F_SETFL, 0), 0);
 	expect_eq(pthread_create(&thread, NULL, read_all, &fds[0]), 0);
 	gyre__text_add(&text, "%*s", 1 << 20, "");
-	expect_eq(gyre__text_write(&text, fds[1]), 0);
+	expect_eq(gyre__text_write(&text, fds[1], &begun), 0);
 	close(fds[1]);
 	pthread_join(thread, &total);
 	close(fds[0]);
