@@ -89,6 +89,7 @@ static void roll_faults(bool deadly)
 		.op_errno = rate(300), .short_io = rate(400), .slow = rate(300),
 		.cancel_miss = rate(300), .cancel_late = rate(300), .cut_off = rate(300),
 		.fail_at = sim_chance(350) ? (unsigned)sim_random(60) + 1 : 0,
+		.stall = rate(100),
 		.post_directly = sim_chance(300),
 		.old = sim_chance(200),
 	};
@@ -173,7 +174,8 @@ static void block_end(struct block *block)
 	size_t first = (size_t)(block->ptr - kernel.arena) / GRAIN, i;
 
 	block->live = false;
-	memset(block->ptr, DEAD_BYTE, block->len);
+	if (!block->ring)	/* the kernel's own, of which this was a view */
+		memset(block->ptr, DEAD_BYTE, block->len);
 	for (i = 0; i * GRAIN < block->len; i++)
 		kernel.graves->dead[first + i] = true;
 	if (kernel.graves->used < first + i)
@@ -257,10 +259,7 @@ static int sim_munmap(void *ptr, size_t len)
 		sim_fail("munmap() of what is not mapped");
 	if (!block->ring && sim_uring_uses(ptr, len))
 		sim_fail("memory is unmapped that the kernel still uses");
-	if (block->ring)
-		block->live = false;	/* the kernel's own, of which this was a view */
-	else
-		block_end(block);
+	block_end(block);
 	return 0;
 }
 
@@ -492,9 +491,11 @@ static int sim_eventfd_read(int fd)
 		n = sim_file_read(file, &value, sizeof(value), 0);
 		if (n != -EAGAIN)
 			return n < 0 ? (int)n : 0;
-		sim_block(file_channel(file), "its eventfd", SIM_NEVER);
+		sim_block(file_channel(file), SIM_EVENTFD, SIM_NEVER);
 	}
 }
+
+static void sys_sleep_ns(uint64_t ns);
 
 static int sim_eventfd_write(int fd)
 {
@@ -502,6 +503,8 @@ static int sim_eventfd_write(int fd)
 	uint64_t one = 1;
 
 	sim_point("write of an eventfd");
+	if (sim_chance(sim_faults.stall))	/* who is about to wake somebody may be kept from it */
+		sys_sleep_ns(1 + sim_random(100 * SIM_US));
 	file = sim_file_get(fd);
 	if (!file || file->kind != SIM_FILE_EVENTFD)
 		sim_fail("an eventfd is written (%d) that is none any more", fd);
@@ -876,6 +879,16 @@ void sim_kernel_begin(bool deadly)
 	sim_uring_begin();
 }
 
+/* What is freed is given out once a seed, so it stays as it was. */
+static void check_dead(const struct block *block)
+{
+	size_t i;
+
+	for (i = 0; i < block->len; i++)
+		if ((unsigned char)block->ptr[i] != DEAD_BYTE)
+			sim_fail("memory is written after it was freed: byte %zu of %zu", i, block->len);
+}
+
 void sim_kernel_check_end(void)
 {
 	unsigned i;
@@ -884,6 +897,8 @@ void sim_kernel_check_end(void)
 		if (kernel.blocks[i].live)
 			sim_fail("%zu bytes are left %s after the end (block %u)", kernel.blocks[i].len,
 				 kernel.blocks[i].mapped ? "mapped" : "allocated", i);
+		else if (!kernel.blocks[i].ring)
+			check_dead(&kernel.blocks[i]);
 	for (i = 0; i < FILES_MAX; i++)
 		if (kernel.fds[i])
 			sim_fail("descriptor %u is left open after the end%s", i + FD_FIRST,

@@ -17,12 +17,15 @@
 
 extern const struct gyre__sys gyre__sys_sim;
 
+#define SIM_EVENTFD	"its eventfd"		/* what who reads one is blocked in */
+
 /* What goes wrong in this seed, and how often: of 1000. Rolled anew for each. */
 struct sim_faults {
 	unsigned eintr, eagain, ebusy, partial;	/* of io_uring_enter */
 	unsigned ebadr, fatal;			/* of it, and it is the ring's end; at most one a seed */
 	unsigned op_errno, short_io, slow;
 	unsigned cancel_miss, cancel_late, cut_off;
+	unsigned stall;				/* of threads that are about to wake another */
 	unsigned fail_at;			/* the n-th call that can fail does; 0: none */
 	bool post_directly;			/* completions need no task work */
 	bool old;				/* refuses newer set-up flags */
@@ -99,6 +102,7 @@ int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned 
 int sim_uring_register(int fd, unsigned opcode, void *arg, unsigned count);
 /* Do ops that nobody waits for any more still use this memory? */
 bool sim_uring_uses(const void *ptr, size_t len);
+bool sim_uring_has_calls(void);			/* in flight */
 
 /* Zeroed memory of the kernel's own, until the seed's end. */
 void *sim_kernel_alloc(size_t size);

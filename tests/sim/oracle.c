@@ -10,6 +10,8 @@
 #include "sched.h"
 
 #define LENT_MAX	512
+#define ASKED_MAX	512
+#define LATE_NS		(2 * SIM_MS)	/* what threads and rings may take of their own accord */
 
 const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_CALLS] = "calls answered", [SIM_OK] = "OK", [SIM_ERROR] = "OK with an errno",
@@ -38,17 +40,17 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 static struct {
 	struct { uint64_t from, to; struct sim_call *call; } lent[LENT_MAX];
 	unsigned lent_count, last_id;
-	bool closed, cancelled, died, fault;
+	/* Ops whose end was asked for, in their present call; and how many ask just now. */
+	struct { const void *op; bool asked; unsigned asking; } asked[ASKED_MAX];
+	unsigned asked_count;
+	unsigned workers, inflight_max;
+	uint64_t drain_ns, closed_ns;
+	bool closed, died, dead_told, fault, punctual;
 } oracle;
 
 void sim_oracle_begin(void)
 {
 	memset(&oracle, 0, sizeof(oracle));
-}
-
-unsigned sim_next_id(void)
-{
-	return ++oracle.last_id;
 }
 
 void sim_oracle_end(void)
@@ -58,14 +60,75 @@ void sim_oracle_end(void)
 	sim_kernel_check_end();
 }
 
+void sim_expect(unsigned workers, unsigned inflight_max, uint64_t drain_ns)
+{
+	oracle.workers = workers;
+	oracle.inflight_max = inflight_max;
+	oracle.drain_ns = drain_ns;
+}
+
+unsigned sim_inflight_max(void)
+{
+	return oracle.inflight_max;
+}
+
+void sim_expect_punctual(void)
+{
+	oracle.punctual = true;
+}
+
+void sim_returned(const struct sim_call *call, uint64_t deadline_ns)
+{
+	if (oracle.punctual && sim_now_ns() > gyre__deadline(deadline_ns, LATE_NS))
+		sim_fail("call %u comes back %llu us after its time-out", call->id,
+			 (unsigned long long)(sim_now_ns() - deadline_ns) / 1000);
+}
+
 void sim_excuse_close(void)
 {
+	if (!oracle.closed)
+		oracle.closed_ns = sim_now_ns();
 	oracle.closed = true;
 }
 
-void sim_excuse_cancel(void)
+static unsigned find_asked(const void *op)
 {
-	oracle.cancelled = true;
+	unsigned i;
+
+	for (i = 0; i < oracle.asked_count; i++)
+		if (oracle.asked[i].op == op)
+			break;
+	return i;
+}
+
+void sim_excuse_cancel(const void *op, bool begins)
+{
+	unsigned i = find_asked(op);
+
+	if (i == ASKED_MAX)
+		sim_fail("the scenario cancels too many ops");
+	if (i == oracle.asked_count)
+		oracle.asked[oracle.asked_count++].op = op;
+	oracle.asked[i].asked = true;
+	oracle.asked[i].asking += begins ? 1u : -1u;
+}
+
+static bool was_asked(const void *op)
+{
+	unsigned i = find_asked(op);
+
+	return op && i < oracle.asked_count && oracle.asked[i].asked;
+}
+
+void sim_begin_call(struct sim_call *call)
+{
+	unsigned i = find_asked(call->op);
+
+	call->id = ++oracle.last_id;
+	call->after_death = oracle.dead_told;
+	/* A cancel that has not returned yet may still hit this one. */
+	if (i < oracle.asked_count)
+		oracle.asked[i].asked = oracle.asked[i].asking > 0;
 }
 
 void sim_excuse_death(void)
@@ -81,6 +144,11 @@ void sim_excuse_fault(void)
 bool sim_fault_happened(void)
 {
 	return oracle.fault || oracle.died;
+}
+
+bool sim_death_happened(void)
+{
+	return oracle.died;
 }
 
 /* -------------------------------------------------------------- memory -- */
@@ -136,6 +204,28 @@ static void check_ok(const struct sim_call *call, enum gyre_effect effect, int r
 		sim_fail("call %u: OK with %d, but the kernel said %d", call->id, res, call->res);
 }
 
+static void check_cancelled(const struct sim_call *call, uint32_t flags)
+{
+	if (was_asked(call->op) || (flags & GYRE_OP_LINK))
+		return;
+	if (!oracle.closed)
+		sim_fail("call %u: CANCELLED, and nobody has", call->id);
+	if (sim_now_ns() < gyre__deadline(oracle.closed_ns, oracle.drain_ns))
+		sim_fail("call %u: CANCELLED before the drain is over", call->id);
+}
+
+/* At most one worker a seed dies. */
+static void check_dead(const struct sim_call *call)
+{
+	if (!oracle.died)
+		sim_fail("call %u: WORKER_DEAD, and none is", call->id);
+	if (call->after_death && oracle.workers > 1)
+		sim_fail("call %u: WORKER_DEAD, while another worker lives", call->id);
+	if (call->delivered)
+		sim_fail("call %u: WORKER_DEAD, but the kernel had answered", call->id);
+	oracle.dead_told = true;
+}
+
 /* Is there any reason in this seed for such an answer? */
 static void check_excuse(const struct sim_call *call, enum gyre_status status, uint32_t flags,
 			 uint64_t timeout_ns, uint64_t start_ns)
@@ -150,8 +240,7 @@ static void check_excuse(const struct sim_call *call, enum gyre_status status, u
 		break;
 	case GYRE_CANCELLED:
 		sim_reach(SIM_CANCELLED);
-		if (!oracle.cancelled && !oracle.closed && !(flags & GYRE_OP_LINK))
-			sim_fail("call %u: CANCELLED, and nobody has", call->id);
+		check_cancelled(call, flags);
 		break;
 	case GYRE_CLOSED:
 		sim_reach(SIM_CLOSED);
@@ -160,8 +249,7 @@ static void check_excuse(const struct sim_call *call, enum gyre_status status, u
 		break;
 	case GYRE_WORKER_DEAD:
 		sim_reach(SIM_DEAD);
-		if (!oracle.died)
-			sim_fail("call %u: WORKER_DEAD, and none is", call->id);
+		check_dead(call);
 		break;
 	case GYRE_BUSY:
 		sim_reach(SIM_BUSY);
@@ -177,6 +265,8 @@ static void check_excuse(const struct sim_call *call, enum gyre_status status, u
 		break;
 	case GYRE_INVALID:
 		sim_reach(SIM_INVALID);
+		if (!call->wrong && !(flags & GYRE_OP_LINK))
+			sim_fail("call %u: INVALID, and nothing is wrong with it", call->id);
 		break;
 	default:
 		sim_fail("call %u: no such answer: %s", call->id, gyre_status_name(status));
@@ -202,6 +292,8 @@ void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effe
 		sim_reach(SIM_LEFT);
 		call->left = true;
 	}
+	if (call->taken && (status == GYRE_INVALID || status == GYRE_CLOSED || status == GYRE_BUSY))
+		sim_fail("call %u: %s, but it was submitted", call->id, gyre_status_name(status));
 	if (call->taken > 1)
 		sim_fail("call %u was submitted %u times", call->id, call->taken);
 	if (effect == GYRE_EFFECT_UNKNOWN)

@@ -28,12 +28,18 @@ struct sim_call {
 	uint8_t sqe_flags;
 	uint32_t rw_flags;		/* or those of its opcode that share their place */
 	const void *file;		/* what fd meant when the call was made; NULL: of no account */
+	bool wrong;			/* the library must refuse it */
+	const void *op;			/* its struct gyre_op, or NULL */
+	const struct sim_call *before;	/* the one that it is linked to, or NULL */
+	bool after_death;		/* a WORKER_DEAD had been told when it began */
 	/* What the kernel has seen of it: its own account. */
 	bool prepared;			/* its prep has run */
 	unsigned taken;			/* SQEs consumed */
 	unsigned flying;		/* of which the kernel still holds */
 	bool touched;			/* it had an effect, whole or part */
+	bool ended, broke;		/* it is over; and nothing linked to it may run */
 	bool posted;			/* its CQE was made */
+	bool delivered;			/* and was there to be seen while its ring lived */
 	int res;			/* what the CQE said */
 	/* What the caller was told. */
 	bool answered;
@@ -58,8 +64,6 @@ void sim_reach(enum sim_reached what);
 void sim_oracle_begin(void);
 void sim_oracle_end(void);		/* nothing is left: see kernel.c for its half */
 
-unsigned sim_next_id(void);		/* for a call */
-
 /* Memory that the kernel may touch, from here to there. */
 void sim_lend(const void *ptr, size_t len, struct sim_call *call);
 void sim_take_back(const void *ptr);
@@ -70,11 +74,22 @@ void sim_touch(uint64_t addr, size_t len, const char *what);
 void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effect effect, int res,
 		  uint32_t flags, uint64_t timeout_ns, uint64_t start_ns);
 
+/* The scenario begins a call. */
+void sim_begin_call(struct sim_call *call);
+
+/* A runtime was opened like this: what its answers are held against. */
+void sim_expect(unsigned workers, unsigned inflight_max, uint64_t drain_ns);
+unsigned sim_inflight_max(void);
+/* Nothing in this seed delays: who comes back much after his last time-out was forgotten. */
+void sim_expect_punctual(void);
+void sim_returned(const struct sim_call *call, uint64_t deadline_ns);
+
 /* Said by scenarios and by the fault machinery: what may excuse an answer. */
 void sim_excuse_close(void);
-void sim_excuse_cancel(void);
+void sim_excuse_cancel(const void *op, bool begins);
 void sim_excuse_death(void);
 void sim_excuse_fault(void);
 bool sim_fault_happened(void);
+bool sim_death_happened(void);
 
 #endif

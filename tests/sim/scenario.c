@@ -12,21 +12,27 @@ unsigned sim_many(unsigned small, unsigned large)
 
 bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 {
+	return sim_open_sized(workers, 1 + (unsigned)sim_random(sim_many(8, 64)), drain_ns, ret);
+}
+
+bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, struct gyre **ret)
+{
 	struct gyre_options options = GYRE_OPTIONS_INIT;
 	enum gyre_status status;
 
 	options.workers = workers;
 	options.ring_entries = 1u << sim_random(sim_many(4, 8));
-	options.inflight_max = 1 + (unsigned)sim_random(sim_many(8, 64));
+	options.inflight_max = inflight_max;
 	options.spin_ns = sim_chance(600) ? GYRE_SPIN_NEVER :
 			  sim_chance(500) ? GYRE_SPIN_AUTO : 1 + sim_random(20 * SIM_US);
 	options.drain_ns = drain_ns;
+	sim_expect(workers, inflight_max, drain_ns ? drain_ns : 5 * SIM_S);
 	status = gyre_open(&options, ret);
 	sim_trace("gyre_open: %s", gyre_status_name(status));
 	if (status == GYRE_OK)
 		return true;
 	sim_reach(SIM_OPEN_FAILED);
-	if (!sim_fault_happened())
+	if (!sim_fault_happened() && !sim_death_happened())
 		sim_fail("gyre_open: %s (%s), and nothing has failed", gyre_status_name(status),
 			 gyre_last_error());
 	return false;
@@ -41,6 +47,18 @@ void sim_close_runtime(struct gyre *rt)
 	status = gyre_close(rt);
 	if (status != GYRE_OK && !sim_fault_happened())
 		sim_fail("gyre_close: %s", gyre_status_name(status));
+	if (status == GYRE_OK && sim_uring_has_calls())
+		sim_fail("the runtime is closed, and the kernel still holds a call");
+}
+
+enum gyre_status sim_cancel(struct gyre *rt, struct gyre_op *op)
+{
+	enum gyre_status status;
+
+	sim_excuse_cancel(op, true);
+	status = gyre_op_cancel(rt, op);
+	sim_excuse_cancel(op, false);
+	return status;
 }
 
 void sim_sleep(uint64_t ns)
@@ -58,6 +76,13 @@ void sim_call_init(struct sim_call *call, uint8_t opcode, int fd, void *buf, uin
 	call->buf = buf;
 	call->len = len;
 	call->offset = offset;
+}
+
+void sim_call_wrong(struct sim_call *call)
+{
+	sim_call_init(call, IORING_OP_NOP, -1, NULL, 0, 0);
+	call->sqe_flags = IOSQE_IO_DRAIN;	/* it would hold up everybody's ops */
+	call->wrong = true;
 }
 
 void sim_call_timeout(struct sim_call *call, struct __kernel_timespec *ts, uint64_t ns)
@@ -115,7 +140,7 @@ void sim_prep(struct io_uring_sqe *sqe, void *arg)
 
 static void lend(struct sim_call *call)
 {
-	call->id = sim_next_id();
+	sim_begin_call(call);
 	if (call->buf && !call->left)
 		sim_lend(call->buf, call->len, call);
 }
@@ -160,18 +185,29 @@ enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call)
 enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct gyre_op *ops,
 			       unsigned count)
 {
-	uint64_t start_ns = sim_now_ns(), timeout_ns = 0;
+	uint64_t start_ns = sim_now_ns(), timeout_ns = 0, last_ns = 0;
 	enum gyre_status status;
 	uint32_t before = 0;
 	unsigned i;
 
 	for (i = 0; i < count; i++) {
+		calls[i].op = &ops[i];
+		calls[i].before = before & GYRE_OP_LINK ? &calls[i - 1] : NULL;
+		before = ops[i].flags;
 		lend(&calls[i]);
 		ops[i].prep = sim_prep;
 		ops[i].arg = &calls[i];
 		say_call(&calls[i], "gyre_callv", &ops[i]);
 	}
+	for (i = 0; i < count; i++) {
+		timeout_ns = ops[i].timeout_ns ? ops[i].timeout_ns : GYRE_FOREVER;
+		if (last_ns < timeout_ns)
+			last_ns = timeout_ns;
+	}
 	status = gyre_callv(rt, ops, count);
+	sim_returned(&calls[0], gyre__deadline(start_ns, last_ns));
+	before = 0;
+	timeout_ns = 0;
 	for (i = 0; i < count; i++) {
 		/* A chain's time-out is its first op's, and any op of it may be passed over. */
 		if (!(before & GYRE_OP_LINK))

@@ -30,13 +30,17 @@ unsigned sim_many(unsigned small, unsigned large);
 
 /* Opens a runtime of the run's size with rolled options. False: it could not be, for a reason. */
 bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret);
+bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, struct gyre **ret);
 /* Notes the fact for the oracle, and closes. */
 void sim_close_runtime(struct gyre *rt);
+/* gyre_op_cancel(), and the oracle knows of it. */
+enum gyre_status sim_cancel(struct gyre *rt, struct gyre_op *op);
 
 /* An op to be; its memory is lent from the moment it is sent to that of the answer. */
 void sim_call_init(struct sim_call *call, uint8_t opcode, int fd, void *buf, uint32_t len,
 		   uint64_t offset);
 void sim_call_timeout(struct sim_call *call, struct __kernel_timespec *ts, uint64_t ns);
+void sim_call_wrong(struct sim_call *call);	/* one that must be refused */
 gyre_prep_fn sim_prep;
 
 /* gyre_call() and gyre_callv() with every answer held against the truth. */
@@ -49,7 +53,8 @@ void sim_sleep(uint64_t ns);
 
 /* The scenarios. */
 sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scenario_close_race,
-	scenario_death, scenario_cancel_only, scenario_free, scenario_close_fd, scenario_leave,
-	scenario_sync, scenario_sync_death;
+	scenario_death, scenario_cancel_only, scenario_cancel_death, scenario_on_time,
+	scenario_crowd, scenario_free, scenario_close_fd, scenario_leave, scenario_sync,
+	scenario_sync_death;
 
 #endif

@@ -4,6 +4,7 @@
 
 #define CALLERS_MAX	24
 #define BATCH_MAX	16
+#define CROWD		24
 
 struct caller {
 	struct sim_call calls[BATCH_MAX];
@@ -11,6 +12,13 @@ struct caller {
 	struct __kernel_timespec ts[BATCH_MAX];
 	char bytes[BATCH_MAX][32];
 	unsigned rounds;
+	bool endless;
+};
+
+struct crowd {
+	struct sim_call calls[CROWD];
+	struct gyre_op ops[CROWD];
+	char bytes[CROWD][8];
 };
 
 static struct {
@@ -21,6 +29,7 @@ static struct {
 	int pipe[2], file;
 	bool chains;		/* link some ops */
 	bool patient;		/* wait without end: somebody closes */
+	uint64_t done;		/* NOPs answered with OK */
 } play;
 
 static void begin(bool chains, bool patient)
@@ -48,6 +57,10 @@ static bool roll_call(struct caller *caller, unsigned i)
 	struct sim_call *call = &caller->calls[i];
 	uint32_t len = 1 + (uint32_t)sim_random(sizeof(caller->bytes[i]));
 
+	if (sim_chance(30)) {
+		sim_call_wrong(call);
+		return false;
+	}
 	switch (sim_random(9)) {
 	case 0:
 		sim_call_init(call, IORING_OP_NOP, -1, NULL, 0, 0);
@@ -127,6 +140,17 @@ static void caller_main(void *arg)
 			call_batch(caller);
 }
 
+/* Who has his answer finds it counted. */
+static void check_counted(void)
+{
+	struct gyre_stats stats = { .size = sizeof(stats) };
+	uint64_t done = play.done;
+
+	if (gyre_stats_get(play.rt, &stats) == GYRE_OK && stats.ops_completed < done)
+		sim_fail("%llu calls were answered, and the statistics know of %llu",
+			 (unsigned long long)done, (unsigned long long)stats.ops_completed);
+}
+
 static void nop_main(void *arg)
 {
 	struct caller *caller = arg;
@@ -134,7 +158,9 @@ static void nop_main(void *arg)
 
 	for (i = 0; i < caller->rounds; i++) {
 		sim_call_init(&caller->calls[0], IORING_OP_NOP, -1, NULL, 0, 0);
-		sim_call_one(play.rt, &caller->calls[0]);
+		if (sim_call_one(play.rt, &caller->calls[0]) == GYRE_OK)
+			play.done++;
+		check_counted();
 	}
 }
 
@@ -175,9 +201,8 @@ static void meddle(void)
 			sim_scenario_write(play.pipe[1], "some bytes in the pipe", 1 + sim_random(22));
 			break;
 		default:
-			sim_excuse_cancel();
 			sim_trace("cancels an op");
-			gyre_op_cancel(play.rt, &caller->ops[sim_random(play.batch_max)]);
+			sim_cancel(play.rt, &caller->ops[sim_random(play.batch_max)]);
 		}
 	}
 }
@@ -276,25 +301,121 @@ static void wait_main(void *arg)
 	sim_call_many(play.rt, caller->calls, caller->ops, 1);
 }
 
-/* Each caller waits for bytes that never come: one cancel that was accepted has to end it. */
-void scenario_cancel_only(void *arg)
+/* Until one cancel was accepted, or there is nothing to cancel. */
+static void cancel_patiently(struct caller *caller)
 {
 	enum gyre_status status;
+
+	do {
+		status = sim_cancel(play.rt, &caller->ops[0]);
+		if (status != GYRE_OK)
+			sim_sleep(1 + sim_random(5 * SIM_US));
+	} while (status != GYRE_OK && !caller->calls[0].answered);
+}
+
+/* Each caller waits for bytes that never come: one cancel that was accepted has to end it. */
+static void play_cancels(unsigned workers)
+{
+	unsigned i;
+
+	begin(false, true);
+	if (sim_open(workers, GYRE_FOREVER, &play.rt)) {
+		start_callers(wait_main, 1);
+		for (i = 0; i < play.count; i++)
+			cancel_patiently(&play.callers[i]);
+		join_callers();
+		sim_close_runtime(play.rt);
+		gyre_free(play.rt);
+	}
+	end();
+}
+
+void scenario_cancel_only(void *arg)
+{
+	(void)arg;
+	play_cancels(1);
+}
+
+/* The same while a worker dies: the cancel has to follow the op to the other. */
+void scenario_cancel_death(void *arg)
+{
+	(void)arg;
+	sim_faults.fatal = sim_faults.fatal ? 300 : 0;
+	play_cancels(2);
+}
+
+/*
+ * Nothing fails and nothing is slow, and ops that nobody ends take up the room:
+ * whoever has a time-out must be told so on time, wherever his op waits.
+ */
+static void late_main(void *arg)
+{
+	struct caller *caller = arg;
+	unsigned i, count;
+
+	if (caller->endless) {
+		wait_main(caller);
+		return;
+	}
+	for (; caller->rounds > 0; caller->rounds--) {
+		count = 1 + (unsigned)sim_random(play.batch_max);
+		memset(caller->ops, 0, sizeof(caller->ops));
+		for (i = 0; i < count; i++) {
+			sim_call_init(&caller->calls[i], IORING_OP_READ, play.pipe[0],
+				      caller->bytes[i], 32, 0);
+			caller->ops[i].timeout_ns = 1 + sim_random(20 * SIM_MS);
+		}
+		sim_call_many(play.rt, caller->calls, caller->ops, count);
+	}
+}
+
+void scenario_on_time(void *arg)
+{
 	unsigned i;
 
 	(void)arg;
+	sim_faults = (struct sim_faults){ .post_directly = sim_faults.post_directly };
+	sim_expect_punctual();
 	begin(false, true);
-	if (sim_open(1, GYRE_FOREVER, &play.rt)) {
-		sim_excuse_cancel();
-		start_callers(wait_main, 1);
-		for (i = 0; i < play.count; i++)
-			do {
-				status = gyre_op_cancel(play.rt, &play.callers[i].ops[0]);
-				if (status != GYRE_OK)
-					sim_sleep(1 + sim_random(5 * SIM_US));
-			} while (status != GYRE_OK && !play.callers[i].calls[0].answered);
-		join_callers();
+	if (sim_open(1, 1 + sim_random(SIM_MS), &play.rt)) {
+		play.callers[0].endless = true;
+		start_callers(late_main, 2);
+		for (i = 1; i < play.count; i++)
+			sim_join(play.threads[i]);
 		sim_close_runtime(play.rt);
+		sim_join(play.threads[0]);
+		gyre_free(play.rt);
+	}
+	end();
+}
+
+/* Many ops whose time is up at once: their cancels wait for slots of the library's own. */
+static void crowd_main(void *arg)
+{
+	struct crowd *crowd = arg;
+	unsigned i;
+
+	memset(crowd, 0, sizeof(*crowd));
+	for (i = 0; i < CROWD; i++) {
+		sim_call_init(&crowd->calls[i], IORING_OP_READ, play.pipe[0], crowd->bytes[i], 8, 0);
+		if (sim_chance(900))
+			crowd->ops[i].timeout_ns = 20 * SIM_US + sim_random(10 * SIM_US);
+	}
+	sim_call_many(play.rt, crowd->calls, crowd->ops, CROWD);
+}
+
+void scenario_crowd(void *arg)
+{
+	static struct crowd crowd;
+	struct sim_thread *thread;
+
+	(void)arg;
+	begin(false, true);
+	if (sim_open_sized(1, CROWD, sim_random(SIM_MS), &play.rt)) {
+		thread = sim_spawn("crowd", crowd_main, &crowd);
+		sim_sleep(sim_random(100 * SIM_US));
+		sim_close_runtime(play.rt);
+		sim_join(thread);
 		gyre_free(play.rt);
 	}
 	end();

@@ -289,9 +289,8 @@ static void meddle(void)
 		if (sim_chance(500)) {
 			sim_power_cut();
 		} else {
-			sim_excuse_cancel();
-			gyre_op_cancel(play.rt,
-				       &play.callers[sim_random(play.count)].ops[sim_random(BATCH_MAX)]);
+			sim_cancel(play.rt,
+				   &play.callers[sim_random(play.count)].ops[sim_random(BATCH_MAX)]);
 		}
 	}
 }

@@ -630,6 +630,11 @@ bool sim_on_a_stack(const volatile void *ptr)
 	return (uintptr_t)ptr - (uintptr_t)stacks < (uintptr_t)SIM_THREADS_MAX * STACK_BYTES;
 }
 
+const char *sim_thread_waits_for(const struct sim_thread *thread)
+{
+	return thread->state == BLOCKED ? thread->why : NULL;
+}
+
 unsigned sim_thread_count(void)
 {
 	return sim.count;

@@ -116,6 +116,8 @@ const struct sim_thread *sim_thread_at(unsigned id);
 const char *sim_thread_name(const struct sim_thread *thread);
 unsigned sim_thread_count(void);
 bool sim_on_a_stack(const volatile void *ptr);
+/* What it is blocked in, in the words of sim_block(); NULL: it is not. */
+const char *sim_thread_waits_for(const struct sim_thread *thread);
 /* The thread's one pointer, and what is done with it at the thread's end. */
 void *sim_pointer_get(void);
 void sim_pointer_set(void *value, void (*at_exit)(void *value));

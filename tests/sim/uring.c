@@ -40,6 +40,7 @@ struct kop {
 	bool dying;		/* to be cancelled at due_ns */
 	bool promised;		/* a first CQE, of a zero-copy send: a second follows */
 	bool notifies;		/* the first is out: only that is still to come */
+	bool unseen;		/* and was not to be seen */
 	uint64_t user_data, addr, off, due_ns, order;
 	uint32_t len, flags;	/* the opcode's own: RWF_*, what to poll for */
 	uint32_t next;		/* in its chain */
@@ -71,6 +72,7 @@ struct kring {
 	uint64_t release_ns;			/* when what was registered is let go */
 	struct io_uring_cqe backlog[BACKLOG_MAX];	/* CQEs that found no room */
 	unsigned backlog_count;
+	unsigned calls;				/* in flight */
 };
 
 static struct {
@@ -135,18 +137,20 @@ static bool cq_put(struct kring *ring, const struct io_uring_cqe *cqe)
 	return true;
 }
 
-static void cq_post(struct kring *ring, uint64_t user_data, int res, unsigned flags)
+/* True: it can be seen. */
+static bool cq_post(struct kring *ring, uint64_t user_data, int res, unsigned flags)
 {
 	struct io_uring_cqe cqe = { .user_data = user_data, .res = res, .flags = flags };
+	bool seen = true;
 
 	if (ring->closed)
-		return;
+		return false;
 	if (!uring.died && sim_chance(sim_faults.ebadr)) {
 		sim_trace("the kernel loses a CQE");
 		uring.died = ring->lost = true;
 		sim_excuse_death();
 		sim_wake(ring);		/* whoever waits is told */
-		return;
+		return false;
 	}
 	if (ring->backlog_count > 0 || !cq_put(ring, &cqe)) {
 		if (ring->backlog_count == BACKLOG_MAX)
@@ -154,8 +158,10 @@ static void cq_post(struct kring *ring, uint64_t user_data, int res, unsigned fl
 		ring->backlog[ring->backlog_count++] = cqe;
 		ring->shared->sq_flags |= IORING_SQ_CQ_OVERFLOW;
 		sim_reach(SIM_OVERFLOW);
+		seen = false;
 	}
 	sim_wake(ring);
+	return seen;
 }
 
 static void cq_flush(struct kring *ring)
@@ -194,7 +200,7 @@ static void kop_promise(struct kop *op)
 		op->call->posted = true;
 		op->call->res = op->res;
 	}
-	cq_post(op->ring, op->user_data, op->res, IORING_CQE_F_MORE);
+	op->unseen = !cq_post(op->ring, op->user_data, op->res, IORING_CQE_F_MORE);
 	due(op, sim_now_ns() + sim_random(sim_chance(200) ? 5 * SIM_MS : 20 * SIM_US));
 }
 
@@ -202,6 +208,7 @@ static void note_result(struct kop *op)
 {
 	if (!op->call)
 		return;
+	op->ring->calls--;
 	op->call->flying--;
 	op->call->posted = true;
 	if (!op->notifies)
@@ -212,6 +219,7 @@ static void note_result(struct kop *op)
 static void kop_end(struct kop *op)
 {
 	struct kring *ring = op->ring;
+	bool seen;
 
 	if (op->promised) {
 		kop_promise(op);
@@ -223,7 +231,9 @@ static void kop_end(struct kop *op)
 	if (op->file)
 		sim_file_unref(op->file);
 	op->state = KOP_FREE;
-	cq_post(ring, op->user_data, op->res, op->notifies ? IORING_CQE_F_NOTIF : 0);
+	seen = cq_post(ring, op->user_data, op->res, op->notifies ? IORING_CQE_F_NOTIF : 0);
+	if (op->call)
+		op->call->delivered = seen && !op->unseen && !ring->broken;
 	if (ring->closed)
 		maybe_release(ring);
 }
@@ -267,8 +277,12 @@ static void run_task_work(struct kring *ring)
 
 static void kop_start(struct kop *op)
 {
+	const struct sim_call *before = op->call ? op->call->before : NULL;
 	uint64_t now_ns = sim_now_ns();
 
+	if (before && (!before->ended || before->broke))
+		sim_fail("call %u runs, though the one that it is linked to has not succeeded",
+			 op->call->id);
 	if (op->opcode == IORING_OP_TIMEOUT) {
 		const struct __kernel_timespec *ts = (const void *)(uintptr_t)op->addr;
 
@@ -290,6 +304,10 @@ static void kop_finish(struct kop *op, int res)
 	uint32_t next = op->next;
 	bool broken = res < 0 || (moves_data(op->opcode) && (uint32_t)res != op->len);
 
+	if (op->call) {
+		op->call->ended = true;
+		op->call->broke = broken;
+	}
 	op->promised = op->opcode == IORING_OP_SEND_ZC && (res >= 0 || sim_chance(500));
 	kop_complete(op, res);
 	if (next == NONE)
@@ -626,6 +644,16 @@ bool sim_uring_uses(const void *ptr, size_t len)
 	return false;
 }
 
+bool sim_uring_has_calls(void)
+{
+	unsigned i;
+
+	for (i = 0; i < uring.used; i++)
+		if (uring.ops[i].state != KOP_FREE && uring.ops[i].call)
+			return true;
+	return false;
+}
+
 /* ---------------------------------------------------------- life of a ring -- */
 
 static struct kring *ring_of(int fd)
@@ -881,8 +909,12 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 			sim_fail("the kernel is given an SQE of a call that is over");
 		if (call->answered && !call->left)
 			sim_fail("call %u is submitted after its answer", call->id);
+		if (call->wrong)
+			sim_fail("call %u is submitted, and should have been refused", call->id);
 		call->taken++;
 		call->flying++;
+		if (++ring->calls > sim_inflight_max())
+			sim_fail("%u ops are in flight, which is more than inflight_max", ring->calls);
 	}
 	sim_trace("the kernel takes %s%s", describe(op),
 		  sqe->flags & IOSQE_IO_LINK ? ", and then what follows" : "");
