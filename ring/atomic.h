@@ -51,10 +51,6 @@ void gyre__sim_store_end(void);
 /* For the account of what was reached. */
 void gyre__sim_edge(unsigned from, unsigned to);
 
-/* True where bug number n is planted (GYRE_PLANT=n): for lines inside #ifdef GYRE_SIM only. */
-extern unsigned gyre__sim_plant;
-#define gyre__planted(n)	(gyre__sim_plant == (n))
-
 #define GYRE__SIM_TEXT_(line)	#line
 #define GYRE__SIM_TEXT(line)	GYRE__SIM_TEXT_(line)
 #define gyre__sim_here(what)	what " " __FILE__ ":" GYRE__SIM_TEXT(__LINE__)

@@ -71,7 +71,9 @@ static struct {
 static struct board *board;
 static struct sim_coverage covered;	/* by all boards */
 
-unsigned gyre__sim_plant;	/* see ring/atomic.h */
+#ifdef GYRE_SIM_PLANTED
+unsigned gyre__sim_plant;	/* see plants/README.txt */
+#endif
 
 /* The linker's: all that this program keeps in statics, the library's included. */
 extern char __data_start[], _end[];
@@ -495,6 +497,16 @@ static void forget_environment(void)
 		unsetenv(names[i]);
 }
 
+/* gyre-sim has none. */
+static void choose_plant(void)
+{
+#ifdef GYRE_SIM_PLANTED
+	const char *plant = getenv("GYRE_PLANT");
+
+	gyre__sim_plant = plant ? (unsigned)strtoul(plant, NULL, 0) : 0;
+#endif
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -508,10 +520,9 @@ int main(int argc, char **argv)
 		{ "steps", no_argument, NULL, 'S' }, { "list", no_argument, NULL, 'l' },
 		{ "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
 	};
-	const char *plant = getenv("GYRE_PLANT");
 	int option;
 
-	gyre__sim_plant = plant ? (unsigned)strtoul(plant, NULL, 0) : 0;
+	choose_plant();
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'l')
 			return list();
