@@ -29,6 +29,7 @@
 #define RWF_NOSIGNAL	0x00000100	/* Linux 6.18: -EPIPE without the SIGPIPE */
 #endif
 
+#ifndef GYRE_SIM	/* the simulated kernel has its own */
 const struct gyre__sys *gyre__sys = &gyre__sys_kernel;
 
 static const char *volatile gyre__assert_text;	/* for whoever opens the core */
@@ -50,6 +51,7 @@ void gyre__free(void *ptr)
 {
 	gyre__sys->free(ptr);
 }
+#endif
 
 /* A raw system call: the result, or a negative errno, and errno as it was. */
 #define raw(...) \

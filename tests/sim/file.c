@@ -168,6 +168,8 @@ ssize_t sim_data_write(struct sim_data *data, const void *buf, size_t len, uint6
 	uint64_t sectors;
 	unsigned sector;
 
+	if (len == 0)
+		return 0;
 	if (offset >= sim_file_faults.room) {
 		sim_reach(SIM_FILE_FULL);
 		return sim_file_faults.full;

@@ -350,6 +350,8 @@ static ssize_t pipe_read(struct sim_file *file, void *buf, size_t len)
 
 	if (file->writes)
 		return -EBADF;
+	if (len == 0)
+		return 0;
 	if (pipe->len == 0)
 		return pipe->writers ? -EAGAIN : 0;
 	if (len > pipe->len)
@@ -366,6 +368,8 @@ static ssize_t pipe_write(struct sim_file *file, const void *buf, size_t len)
 
 	if (!file->writes)
 		return -EBADF;
+	if (len == 0)
+		return 0;
 	if (!pipe->readers)
 		return -EPIPE;
 	if (pipe->len == SIM_PIPE_BYTES)
@@ -406,8 +410,8 @@ ssize_t sim_file_write(struct sim_file *file, const void *buf, size_t len, uint6
 	if (file->kind == SIM_FILE_EVENTFD) {
 		uint64_t value;
 
-		if (len < 8)
-			return -EINVAL;
+		if (len != 8)
+			return len ? -EINVAL : 0;
 		memcpy(&value, buf, 8);
 		file->count += value;
 		n = 8;

@@ -32,6 +32,15 @@ struct sim_faults {
 };
 extern struct sim_faults sim_faults;
 
+/* A rule of the kernel's that is bent, to see whether gyre-differ finds it; 0: none. */
+enum sim_bend {
+	SIM_STRAIGHT, SIM_BEND_SHORT_LINKS, SIM_BEND_FAILED_LINKS, SIM_BEND_SYNC_LINKS,
+	SIM_BEND_CANCEL_LINKED, SIM_BEND_CANCEL_TAKES, SIM_BEND_FILE_EARLY,
+	SIM_BEND_POLL_DEAF, SIM_BEND_REFUSED_ALONE, SIM_BENDS
+};
+extern unsigned sim_bend;
+extern const char *const sim_bend_names[SIM_BENDS];
+
 void sim_kernel_prepare(void);		/* once, before all */
 void sim_kernel_begin(bool deadly);	/* deadly: rings may die */
 void sim_kernel_check_end(void);	/* nothing of the library's is left */

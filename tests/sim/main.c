@@ -20,6 +20,7 @@
 #include "coverage.h"
 #include "ring/atomic.h"
 #include "run.h"
+#include "statics.h"
 
 #define JOBS_MAX	64
 #define TWICE_EVERY	1000	/* one seed in so many runs twice: the same must come of it */
@@ -75,31 +76,6 @@ static struct sim_coverage covered;	/* by all boards */
 unsigned gyre__sim_plant;	/* see plants/README.txt */
 #endif
 
-/* The linker's: all that this program keeps in statics, the library's included. */
-extern char __data_start[], _end[];
-static char *statics_at_first;
-
-/*
- * Every seed starts in a process that has just been started, as far as it can
- * tell: whatever the library or this program keeps in statics is set back.
- */
-static void set_back_statics(void)
-{
-	size_t len = (size_t)(_end - __data_start);
-	char *copy;
-
-	if (!statics_at_first) {
-		sim_prepare();
-		sim_kernel_prepare();
-		copy = malloc(len);
-		if (!copy)
-			abort();
-		statics_at_first = copy;
-		memcpy(copy, __data_start, len);
-	}
-	memcpy(__data_start, statics_at_first, len);
-}
-
 /* A scenario for each seed, in turn, unless one was asked for. */
 static const struct sim_scenario *scenario_for(uint64_t seed)
 {
@@ -128,7 +104,7 @@ void sim_run_scenario(const struct sim_scenario *scenario, const struct sim_setu
 {
 	static const struct sim_events events = { sim_uring_next_ns, sim_uring_run };
 
-	set_back_statics();
+	sim_statics_back();
 	sim_oracle_begin();
 	sim_run(setup, &events, seed_main, (void *)(uintptr_t)scenario, sim_oracle_end, ret);
 }

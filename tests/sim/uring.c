@@ -23,6 +23,7 @@
 #define RINGS_MAX	8
 #define KOPS_MAX	1024
 #define BACKLOG_MAX	512
+#define THREAD_DONE	16
 #define NONE		UINT32_MAX
 
 enum kop_state {
@@ -41,6 +42,8 @@ struct kop {
 	bool promised;		/* a first CQE, of a zero-copy send: a second follows */
 	bool notifies;		/* the first is out: only that is still to come */
 	bool unseen;		/* and was not to be seen */
+	bool behind;		/* another, in its chain */
+	bool in_thread;		/* may be done by a thread of the kernel's, and interrupted there */
 	uint64_t user_data, addr, off, due_ns, order;
 	uint32_t len, flags;	/* the opcode's own: RWF_*, what to poll for */
 	uint32_t next;		/* in its chain */
@@ -73,6 +76,8 @@ struct kring {
 	struct io_uring_cqe backlog[BACKLOG_MAX];	/* CQEs that found no room */
 	unsigned backlog_count;
 	unsigned calls;				/* in flight */
+	uint64_t thread_done[THREAD_DONE];	/* whose CQEs came last, of what threads did */
+	unsigned thread_done_count;
 };
 
 static struct {
@@ -82,6 +87,19 @@ static struct {
 	uint64_t next_ns, order;
 	bool died;			/* one ring a seed is enough */
 } uring;
+
+unsigned sim_bend;
+const char *const sim_bend_names[SIM_BENDS] = {
+	[SIM_STRAIGHT] = "none",
+	[SIM_BEND_SHORT_LINKS] = "a short read does not break a chain",
+	[SIM_BEND_FAILED_LINKS] = "an op that fails does not break a chain",
+	[SIM_BEND_SYNC_LINKS] = "an fsync that fails breaks a chain",
+	[SIM_BEND_CANCEL_LINKED] = "a cancel finds an op whose turn in its chain has not come",
+	[SIM_BEND_CANCEL_TAKES] = "a cancelled read has taken its data",
+	[SIM_BEND_FILE_EARLY] = "every op looks its file up at submit",
+	[SIM_BEND_POLL_DEAF] = "a poll hears of a hang-up only if it asked",
+	[SIM_BEND_REFUSED_ALONE] = "an SQE that is refused breaks its chain only behind it",
+};
 
 const char *sim_op_name(uint8_t opcode)
 {
@@ -103,11 +121,46 @@ const char *sim_op_name(uint8_t opcode)
 	}
 }
 
+static const uint8_t known_opcodes[] = {
+	IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_POLL_ADD,
+	IORING_OP_TIMEOUT, IORING_OP_ASYNC_CANCEL, IORING_OP_READ_FIXED,
+	IORING_OP_WRITE_FIXED, IORING_OP_SYNC_FILE_RANGE, IORING_OP_READV, IORING_OP_WRITEV,
+	IORING_OP_SEND_ZC,
+};
+
+static bool is_known(uint8_t opcode)
+{
+	unsigned i;
+
+	for (i = 0; i < sizeof(known_opcodes); i++)
+		if (known_opcodes[i] == opcode)
+			return true;
+	return false;
+}
+
 static bool moves_data(uint8_t opcode)
 {
 	return opcode == IORING_OP_READ || opcode == IORING_OP_WRITE ||
 	       opcode == IORING_OP_READ_FIXED || opcode == IORING_OP_WRITE_FIXED ||
 	       opcode == IORING_OP_SEND_ZC;
+}
+
+static bool only_syncs(uint8_t opcode)
+{
+	return opcode == IORING_OP_FSYNC || opcode == IORING_OP_SYNC_FILE_RANGE;
+}
+
+/* Does it break its chain? What only syncs does not, whatever it says. */
+static bool breaks_chain(const struct kop *op, int res)
+{
+	if (res == -ECANCELED)
+		return true;
+	if (only_syncs(op->opcode) && op->file && sim_bend != SIM_BEND_SYNC_LINKS)
+		return false;
+	if (res < 0)
+		return sim_bend != SIM_BEND_FAILED_LINKS;
+	return moves_data(op->opcode) && (uint32_t)res != op->len &&
+	       sim_bend != SIM_BEND_SHORT_LINKS;
 }
 
 static bool writes_file(uint8_t opcode)
@@ -231,6 +284,8 @@ static void kop_end(struct kop *op)
 	if (op->file)
 		sim_file_unref(op->file);
 	op->state = KOP_FREE;
+	if (op->in_thread)
+		ring->thread_done[ring->thread_done_count++ % THREAD_DONE] = op->user_data;
 	seen = cq_post(ring, op->user_data, op->res, op->notifies ? IORING_CQE_F_NOTIF : 0);
 	if (op->call)
 		op->call->delivered = seen && !op->unseen && !ring->broken;
@@ -245,7 +300,9 @@ static void kop_complete(struct kop *op, int res)
 	sim_note(op->user_data ^ (uint64_t)(uint32_t)res << 32);
 	op->res = res;
 	op->order = uring.order++;
-	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG)) {
+	/* A cancel is carried out within the submit, and is told before what waits as task work. */
+	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG) ||
+	    (op->opcode == IORING_OP_ASYNC_CANCEL && !op->behind && sim_chance(500))) {
 		kop_end(op);
 		return;
 	}
@@ -287,12 +344,13 @@ static void kop_start(struct kop *op)
 		const struct __kernel_timespec *ts = (const void *)(uintptr_t)op->addr;
 
 		sim_touch(op->addr, sizeof(*ts), "a timespec");
-		due(op, now_ns + (uint64_t)ts->tv_sec * SIM_S + (uint64_t)ts->tv_nsec);
+		due(op, now_ns + (uint64_t)ts->tv_sec * SIM_S + (uint64_t)ts->tv_nsec +
+			(sim_chance(500) ? sim_random(20 * SIM_US) : 0));
 	} else if (sim_chance(400)) {
 		due(op, now_ns);
 	} else if (sim_chance(sim_faults.slow)) {
 		sim_reach(SIM_SLOW);
-		due(op, now_ns + sim_random(20 * SIM_MS));
+		due(op, now_ns + sim_random(sim_chance(500) ? 20 * SIM_MS : SIM_MS / 4));
 	} else {
 		due(op, now_ns + sim_random(20 * SIM_US));
 	}
@@ -302,7 +360,7 @@ static void kop_start(struct kop *op)
 static void kop_finish(struct kop *op, int res)
 {
 	uint32_t next = op->next;
-	bool broken = res < 0 || (moves_data(op->opcode) && (uint32_t)res != op->len);
+	bool broken = breaks_chain(op, res);
 
 	if (op->call) {
 		op->call->ended = true;
@@ -315,14 +373,14 @@ static void kop_finish(struct kop *op, int res)
 	op = &uring.ops[next];
 	if (!broken) {
 		op->dying = op->ring->closed;
+		op->in_thread = true;	/* of the one that did the op before, maybe */
 		kop_start(op);
 		return;
 	}
+	/* One after the other, and others come between. */
 	sim_reach(SIM_LINK_BROKEN);
-	for (; next != NONE; next = op->next) {
-		op = &uring.ops[next];
-		kop_complete(op, -ECANCELED);
-	}
+	op->dying = true;
+	due(op, sim_now_ns() + (sim_chance(500) ? sim_random(2 * SIM_US) : 0));
 }
 
 /* Chained ops, and those with IOSQE_ASYNC, learn only now which file their number means. */
@@ -417,7 +475,7 @@ static void run_sync_file_range(struct kop *op)
 		sim_data_write_back(op->file->handle.data, op->off, op->len);
 	if (op->call)
 		op->call->touched = true;
-	kop_finish(op, op->file ? 0 : -EBADF);
+	kop_finish(op, !op->file ? -EBADF : op->file->kind == SIM_FILE_DATA ? 0 : -ESPIPE);
 }
 
 static void run_transfer(struct kop *op)
@@ -456,7 +514,7 @@ static void kop_run(struct kop *op)
 		return;
 	}
 	if (op->dying) {
-		kop_finish(op, -ECANCELED);
+		kop_finish(op, is_known(op->opcode) ? -ECANCELED : -EINVAL);
 		return;
 	}
 	error = op_errno(op);
@@ -483,7 +541,8 @@ static void kop_run(struct kop *op)
 			kop_finish(op, -EBADF);
 			return;
 		}
-		op->flags |= POLLERR | POLLHUP;
+		if (sim_bend != SIM_BEND_POLL_DEAF)
+			op->flags |= POLLERR | POLLHUP;
 		error = (int)(sim_file_poll(op->file) & op->flags);
 		kop_wait(op, error ? error : -EAGAIN);
 		return;
@@ -505,6 +564,17 @@ static void kop_run(struct kop *op)
 
 /* -------------------------------------------------------------- cancel -- */
 
+/* A thread of the kernel's may still be seen at an op whose CQE is out already. */
+static bool was_in_thread(const struct kop *cancel)
+{
+	unsigned i;
+
+	for (i = 0; i < THREAD_DONE; i++)
+		if (cancel->ring->thread_done[i] == cancel->addr)
+			return true;
+	return false;
+}
+
 static struct kop *cancel_target(const struct kop *cancel)
 {
 	unsigned i;
@@ -520,28 +590,39 @@ static struct kop *cancel_target(const struct kop *cancel)
 }
 
 /* What the cancel says; *ret_res: what becomes of the target, 0: nothing. */
-static int judge_cancel(struct kop *target, int *ret_res)
+static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_res)
 {
 	/* The last is ERESTARTSYS, which some ops of the real kernel's threads let out. */
 	static const int interrupted[] = { -ECANCELED, -EINTR, -512 };
 
 	*ret_res = 0;
-	if (!target || target->state == KOP_LINKED || target->state == KOP_DONE || target->notifies)
+	if (!target)
+		return was_in_thread(cancel) && sim_chance(sim_faults.cancel_late) ? -EALREADY : -ENOENT;
+	/* Cancelled before, and not told yet: found again, or not any more. */
+	if (target->dying || (target->state == KOP_DONE && target->res == -ECANCELED))
+		return sim_chance(500) ? 0 : -ENOENT;
+	if (target->state == KOP_DONE || target->notifies)
 		return -ENOENT;
-	if (target->call && sim_chance(sim_faults.cancel_miss))
+	if (target->state == KOP_LINKED && sim_bend != SIM_BEND_CANCEL_LINKED)
 		return -ENOENT;
 	if (target->flush) {
 		sim_reach(SIM_FLUSH_LATE);
 		return -EALREADY;
 	}
-	*ret_res = -ECANCELED;
-	if (target->state == KOP_WAITING || !moves_data(target->opcode))
+	/* On its way from here to there: it goes on. */
+	if (target->state == KOP_RUNNING && sim_chance(sim_faults.cancel_miss))
+		return -ENOENT;
+	*ret_res = target->in_thread && sim_chance(300) ? -EINTR : -ECANCELED;
+	if (*ret_res == -EINTR)
+		return -EALREADY;
+	if (target->state == KOP_WAITING || (!moves_data(target->opcode) && !target->in_thread))
 		return 0;
 	if (sim_chance(sim_faults.cancel_late)) {
 		*ret_res = 0;
 		return -EALREADY;
 	}
-	if (target->call && target->len > 1 && sim_chance(sim_faults.cut_off) && find_file(target)) {
+	if (target->call && moves_data(target->opcode) && target->len > 1 &&
+	    sim_chance(sim_faults.cut_off) && find_file(target)) {
 		sim_reach(SIM_CUT_OFF);
 		kop_transfer(target, target->len / 2);
 		*ret_res = interrupted[sim_random(3)];
@@ -559,17 +640,23 @@ static void say_cancel(const struct kop *target, int res, int target_res)
 static void run_cancel(struct kop *cancel)
 {
 	struct kop *target = cancel_target(cancel);
-	int target_res, res = judge_cancel(target, &target_res);
+	int target_res, res = judge_cancel(cancel, target, &target_res);
 	bool first = sim_chance(500);
 
 	say_cancel(target, res, target_res);
+	if (sim_bend == SIM_BEND_CANCEL_TAKES && target_res && target->file && moves_data(target->opcode))
+		memset((void *)(uintptr_t)target->addr, 0, 1);
 	sim_reach(res == 0 ? SIM_CANCEL_HIT : res == -ENOENT ? SIM_CANCEL_MISS : SIM_CANCEL_LATE);
 	if (first && target_res) {
 		sim_reach(SIM_CANCEL_FIRST);
 		kop_finish(cancel, res);
 	}
-	if (target_res)
+	if (target_res == -ECANCELED && first && sim_chance(500)) {
+		target->dying = true;
+		due(target, sim_now_ns() + sim_random(2 * SIM_US));
+	} else if (target_res) {
 		kop_finish(target, target_res);
+	}
 	if (!first && target_res)
 		sim_reach(SIM_CANCEL_SECOND);
 	if (!first || !target_res)
@@ -782,19 +869,13 @@ void sim_uring_closed(unsigned number)
 
 static int register_probe(struct io_uring_probe *probe, unsigned count)
 {
-	static const uint8_t known[] = {
-		IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_POLL_ADD,
-		IORING_OP_TIMEOUT, IORING_OP_ASYNC_CANCEL, IORING_OP_READ_FIXED,
-		IORING_OP_WRITE_FIXED, IORING_OP_SYNC_FILE_RANGE, IORING_OP_READV, IORING_OP_WRITEV,
-		IORING_OP_SEND_ZC,
-	};
 	unsigned i;
 
 	probe->ops_len = 64;
 	for (i = 0; i < probe->ops_len && i < count; i++)
 		probe->ops[i].op = (uint8_t)i;
-	for (i = 0; i < sizeof(known); i++)
-		probe->ops[known[i]].flags = IO_URING_OP_SUPPORTED;
+	for (i = 0; i < sizeof(known_opcodes); i++)
+		probe->ops[known_opcodes[i]].flags = IO_URING_OP_SUPPORTED;
 	return 0;
 }
 
@@ -921,32 +1002,91 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 	return op;
 }
 
-/* Consumes up to count SQEs; a chain ends where the submission ends. */
-static void submit(struct kring *ring, unsigned count)
+/*
+ * What a thread of the kernel's does looks its file up there, late: so does a
+ * chain whose last SQE says that there is more to come.
+ */
+static bool is_for_thread(const struct kop *op)
+{
+	return (op->sqe_flags & IOSQE_ASYNC) || only_syncs(op->opcode);
+}
+
+static bool is_left_open(const struct kop *head)
+{
+	while (head->next != NONE)
+		head = &uring.ops[head->next];
+	return head->sqe_flags & IOSQE_IO_LINK;
+}
+
+static void take_file(struct kop *op)
+{
+	if (sim_bend != SIM_BEND_FILE_EARLY && is_for_thread(op))
+		return;
+	op->file = sim_file_get(op->fd);
+	if (op->file)
+		sim_file_ref(op->file);
+}
+
+/*
+ * All of the chain is there. One SQE that is refused takes the others with it,
+ * before any of them is begun, those in front of it, too.
+ */
+static void start_chain(struct kop *head)
+{
+	struct kop *op = head;
+
+	head->in_thread = is_for_thread(head) || is_left_open(head) || writes_file(head->opcode);
+	if (sim_bend != SIM_BEND_FILE_EARLY && !is_left_open(head))
+		take_file(head);
+	while (is_known(op->opcode) && op->next != NONE)
+		op = &uring.ops[op->next];
+	if (is_known(op->opcode) || op == head || sim_bend == SIM_BEND_REFUSED_ALONE) {
+		kop_start(head);
+		return;
+	}
+	for (op = head;; op = &uring.ops[op->next]) {
+		op->dying = true;
+		if (op->next == NONE)
+			break;
+	}
+	due(head, sim_now_ns());
+}
+
+/*
+ * Consumes up to count SQEs and says how many; a chain ends where the submission
+ * ends. Without SUBMIT_ALL, one that is refused ends it, unless a chain goes on.
+ */
+static unsigned submit(struct kring *ring, unsigned count)
 {
 	struct kop *op, *before = NULL, *head = NULL;
 	struct shared *shared = ring->shared;
+	unsigned done = 0;
+	bool last;
 
-	while (count-- > 0) {
+	while (done < count) {
 		const struct io_uring_sqe *sqe =
 			&ring->sqes[ring->array[shared->sq_head & shared->sq_mask]];
 
 		op = consume(ring, sqe);
 		shared->sq_head++;
-		if (before) {
+		if (before)
 			before->next = (uint32_t)(op - uring.ops);
-		} else {
+		else
 			head = op;
-			if (!(op->sqe_flags & IOSQE_ASYNC)) {
-				op->file = sim_file_get(op->fd);
-				if (op->file)
-					sim_file_ref(op->file);
-			}
-		}
-		before = op->sqe_flags & IOSQE_IO_LINK && count > 0 ? op : NULL;
+		op->behind = before;
+		if (sim_bend == SIM_BEND_FILE_EARLY)
+			take_file(op);
+		done++;
+		last = done == count ||
+		       (!is_known(op->opcode) && !(op->sqe_flags & IOSQE_IO_LINK) &&
+			!(ring->flags & IORING_SETUP_SUBMIT_ALL));
+		before = op->sqe_flags & IOSQE_IO_LINK && !last ? op : NULL;
 		if (!before)
-			kop_start(head);
+			start_chain(head);
+		if (last)
+			break;
 	}
+	return done;
 }
 
 static int told(int error)
@@ -1048,7 +1188,7 @@ int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned 
 		count = (unsigned)sim_random(count);
 		sim_trace("io_uring_enter takes %u of %u", count, to_submit);
 	}
-	submit(ring, count);
+	count = submit(ring, count);
 	sim_pass_ns(500);
 	if (count < to_submit)
 		return count ? (int)count : -EAGAIN;
