@@ -99,9 +99,10 @@ static void put(struct gyre__ring *ring, struct gyre__op *op)
 }
 
 /*
- * What the chain's op at index came to. -ECANCELED after one that failed, or
- * with nobody having asked for it, is the kernel passing over the rest of a
- * chain that broke: never started, so no effect.
+ * What the chain's op at index came to. -ECANCELED after another, or with nobody
+ * having asked for it, is the kernel passing over the rest of a chain that broke:
+ * never started, so no effect. After a failure of another kind that is not sure:
+ * a failed fsync, for one, does not break a chain, and the op behind it ran.
  */
 static gyre__verdict chained_verdict(gyre__verdict verdict, int32_t res, bool first, bool broken)
 {
@@ -125,7 +126,7 @@ void gyre__ring_finish_chain(struct gyre__ring *ring, struct gyre__op *first)
 		gyre__verdict verdict = chained_verdict(batch->verdicts[i], result.res, i == index,
 							broken);
 
-		broken |= result.res < 0;
+		broken |= result.res == -ECANCELED;
 		batch->verdicts[i] = 0;
 		gyre__batch_record(ring, batch, i, result, verdict);
 	}

@@ -944,6 +944,25 @@ FACT(an_op_that_fails_cancels_the_rest_of_its_chain_and_nothing_else,
 	close(fd);
 }
 
+FACT(a_failed_fsync_does_not_break_a_chain,
+     "chained_verdict() in ring/finish.c: behind a failure, -ECANCELED alone proves nothing; and "
+     "GYRE_OP_LINK in gyre.h says so")
+{
+	struct test_pipe pipe = test_pipe();
+	struct io_uring ring;
+	int results[3];
+
+	open_ring(&ring, 4, 0, OURS);
+	add(&ring, 1, IOSQE_IO_LINK, fsync, pipe.r, 0);
+	add(&ring, 2, 0, nop);
+	submit(&ring, 2);
+	take_all(&ring, 2, results);
+	expect_eq(results[1], -EINVAL);
+	expect_eq(results[2], 0);
+	io_uring_queue_exit(&ring);
+	test_pipe_close(&pipe);
+}
+
 FACT(a_short_read_breaks_a_chain,
      "ARCHITECTURE.md, Chains: the op behind a short one is answered GYRE_CANCELLED, NONE")
 {
@@ -1448,6 +1467,51 @@ TEST(an_interrupted_open_has_timed_out)
 	expect_eq(op.effect, GYRE_EFFECT_UNKNOWN);
 	remove_fifo(&fifo);
 	gyre_free(rt);
+}
+
+static void prep_fsync_of(struct io_uring_sqe *sqe, void *fd)
+{
+	io_uring_prep_fsync(sqe, *(int *)fd, 0);
+}
+
+struct behind {
+	struct gyre *rt;
+	struct test_pipe passed;
+	struct gyre_op ops[3];
+};
+
+static void cancel_last(void *arg, unsigned number)
+{
+	struct behind *behind = arg;
+
+	(void)number;
+	await(test_pipe_holds(&behind->passed) == 1);
+	expect_status(gyre_op_cancel(behind->rt, &behind->ops[2]), GYRE_OK);
+}
+
+/* The failure in front of it has not kept it from running, so NONE would be a lie. */
+TEST(a_read_behind_a_failed_fsync_that_is_cancelled_may_have_had_an_effect)
+{
+	struct behind behind = { test_open_workers(1), test_pipe(), { { 0 } } };
+	struct test_pipe pipe = test_pipe();
+	struct test_crew crew;
+	char bytes[2] = "a";
+	struct test_io write = { behind.passed.w, &bytes[0], 1, TEST_IO_HERE };
+	struct test_io read = { pipe.r, &bytes[1], 1, TEST_IO_HERE };
+
+	behind.ops[0] = test_op(prep_fsync_of, &pipe.r);
+	behind.ops[1] = test_op(prep_write, &write);
+	behind.ops[2] = test_op(prep_read, &read);
+	behind.ops[0].flags = behind.ops[1].flags = GYRE_OP_LINK;
+	test_crew_start(&crew, 1, cancel_last, &behind);
+	expect_status(gyre_callv(behind.rt, behind.ops, 3), GYRE_CANCELLED);
+	test_crew_join(&crew);
+	expect_op(&behind.ops[0], GYRE_OK, -EINVAL, GYRE_EFFECT_DONE);
+	expect_op(&behind.ops[1], GYRE_OK, 1, GYRE_EFFECT_DONE);
+	expect_op(&behind.ops[2], GYRE_CANCELLED, -ECANCELED, GYRE_EFFECT_UNKNOWN);
+	gyre_free(behind.rt);
+	test_pipe_close(&behind.passed);
+	test_pipe_close(&pipe);
 }
 
 TEST_MAIN()

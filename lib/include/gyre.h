@@ -536,8 +536,11 @@ typedef void gyre_prep_fn(struct io_uring_sqe *sqe, void *arg);
 
 /*
  * Op flag: the next op of the array starts when this one has fully succeeded; a
- * short read breaks the chain as an error does. A chain goes to the kernel as a
- * whole, so it is at most ring_entries, as rounded up, and at most inflight_max
+ * short read breaks the chain as an error does. But some operations break no
+ * chain when they fail: on Linux 6.18 fsync, sync_file_range, fallocate,
+ * ftruncate, statx, madvise, and those that rename, unlink, link and make names.
+ * What must not happen after a failed fsync belongs into a call of its own. A
+ * chain goes to the kernel as a whole, so it is at most ring_entries, as rounded up, and at most inflight_max
  * long. GYRE_INVALID on the last op of an array.
  *
  * Since: 0.1
