@@ -239,6 +239,7 @@ static int replace(struct run *run, enum differ_thing thing)
 	int number = run->fds[thing], rc;
 
 	run->world->sys->close(number);
+	run->world->between();		/* the number is nobody's for a while */
 	rc = run->world->pipe(run->extra);
 	return rc < 0 ? rc : run->extra[0] == number ? 0 : -EEXIST;
 }
