@@ -9,6 +9,22 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+int bench_complain(const char *format, ...)
+{
+	va_list args;
+
+	/* Over the progress line, not behind it. */
+	if (isatty(STDERR_FILENO))
+		fputs("\r\033[K", stderr);
+	va_start(args, format);
+	fputs("gyre-bench: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
+	return -BENCH_EXIT_FAILED;
+}
 
 const char *bench_work_name(enum bench_work work)
 {
@@ -156,7 +172,7 @@ static int measure(struct bench_plan *plan, struct bench_target *target, struct 
 		rc = bench_target_prepare(target, &plan->cases[0]);
 	if (rc < 0)
 		return rc;
-	bench_machine_describe(target, &machine);
+	bench_machine_describe(target ? target->fd : -1, target ? target->name : NULL, &machine);
 	bench_progress_say(plan, NULL);
 	if (table)
 		bench_report_header(table, plan, target, &machine);

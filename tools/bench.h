@@ -14,7 +14,7 @@
  * bench_engines.c, bench_ring.c, bench_handover.c	the engines
  * bench_life.c			what a runtime costs that is only there
  * bench_figures.c		medians, paired ratios, goals
- * bench_machine.c, bench_progress.c, bench_report.c, bench_json.c	what is told
+ * bench_progress.c, bench_report.c, bench_json.c	what is told
  * bench.c			main: every case, round and engine in order
  */
 #ifndef BENCH_H
@@ -34,6 +34,8 @@
 
 #include "bench_clock.h"
 #include "bench_hist.h"
+#include "bench_machine.h"
+#include "bench_text.h"
 
 #define BENCH_CALLERS_MAX	4096u
 #define BENCH_DEPTH_MAX		32768u	/* no kernel gives a ring more entries */
@@ -438,29 +440,6 @@ const char *bench_goal_figure(const struct bench_goal *goal);
 
 /* ---------------------------------------------------------- telling it -- */
 
-#define BENCH_TEXT	160
-
-struct bench_machine {
-	char cpu[BENCH_TEXT];
-	unsigned cpus;			/* that this process may use */
-	double cpu_quota;		/* of its container, in CPUs; 0: none */
-	uint64_t memory;
-	char kernel[BENCH_TEXT];
-	char fs[BENCH_TEXT];		/* empty when no file is used */
-	char device[BENCH_TEXT];
-	char device_about[BENCH_TEXT];
-	char liburing[BENCH_TEXT];
-	char compiler[BENCH_TEXT];
-	char clock[BENCH_TEXT];
-	char date[BENCH_TEXT];
-	char environment[BENCH_TEXT];	/* the GYRE_* variables that are set */
-};
-
-/* target NULL: no file is used. */
-void bench_machine_describe(const struct bench_target *target, struct bench_machine *ret);
-uint64_t bench_memory_size(void);
-const char *bench_liburing_version(void);
-
 struct bench_progress {
 	bool quiet;
 	bool terminal;
@@ -510,10 +489,5 @@ int bench_json_write(struct bench_json *out, const struct bench_plan *plan,
 
 /* "gyre-bench: " and a sentence on stderr. Gives -BENCH_EXIT_FAILED. */
 int bench_complain(const char *format, ...) __attribute__((__format__(__printf__, 1, 2)));
-
-/* Text for people. Each gives buf. */
-char *bench_text_count(char *buf, size_t size, double value);		/* 1,234,567 */
-char *bench_text_bytes(char *buf, size_t size, uint64_t bytes);	/* 256 MiB */
-char *bench_text_figure(char *buf, size_t size, double value);		/* 1.23, 123.4, - */
 
 #endif

@@ -9,100 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---------------------------------------------------------------- writer -- */
-
-struct json {
-	FILE *file;
-	unsigned depth;
-	bool first;		/* in its object or array */
-};
-
-static void json_newline(struct json *json)
-{
-	unsigned i;
-
-	fputc('\n', json->file);
-	for (i = 0; i < json->depth; i++)
-		fputs("  ", json->file);
-}
-
-static void json_text(struct json *json, const char *text)
-{
-	const unsigned char *at;
-
-	fputc('"', json->file);
-	for (at = (const unsigned char *)text; *at; at++) {
-		if (*at == '"' || *at == '\\')
-			fprintf(json->file, "\\%c", *at);
-		else if (*at < 0x20)
-			fprintf(json->file, "\\u%04x", *at);
-		else
-			fputc(*at, json->file);
-	}
-	fputc('"', json->file);
-}
-
-static void json_key(struct json *json, const char *key)
-{
-	if (!json->first)
-		fputc(',', json->file);
-	if (json->depth > 0)
-		json_newline(json);
-	json->first = false;
-	if (!key)
-		return;
-	json_text(json, key);
-	fputs(": ", json->file);
-}
-
-/* key NULL: an element of an array. */
-static void json_open(struct json *json, const char *key, char bracket)
-{
-	json_key(json, key);
-	fputc(bracket, json->file);
-	json->depth++;
-	json->first = true;
-}
-
-static void json_close(struct json *json, char bracket)
-{
-	json->depth--;
-	if (!json->first)
-		json_newline(json);
-	fputc(bracket, json->file);
-	json->first = false;
-}
-
-static void json_string(struct json *json, const char *key, const char *value)
-{
-	json_key(json, key);
-	if (value)
-		json_text(json, value);
-	else
-		fputs("null", json->file);
-}
-
-static void json_integer(struct json *json, const char *key, uint64_t value)
-{
-	json_key(json, key);
-	fprintf(json->file, "%llu", (unsigned long long)value);
-}
-
-static void json_number(struct json *json, const char *key, double value)
-{
-	json_key(json, key);
-	if (isfinite(value))
-		fprintf(json->file, "%.9g", value);
-	else
-		fputs("null", json->file);
-}
-
-static void json_bool(struct json *json, const char *key, bool value)
-{
-	json_key(json, key);
-	fputs(value ? "true" : "false", json->file);
-}
-
 /* -------------------------------------------------------------- contents -- */
 
 static const char *const metric_keys[BENCH_METRICS] = {
@@ -118,22 +24,6 @@ static const char *const metric_keys[BENCH_METRICS] = {
 	[BENCH_IN_CALLER] = "gyre_in_caller",
 	[BENCH_AWAKE] = "gyre_callers_awake",
 };
-
-static void write_machine(struct json *json, const struct bench_machine *machine)
-{
-	json_open(json, "machine", '{');
-	json_string(json, "cpu", machine->cpu);
-	json_integer(json, "cpus_usable", machine->cpus);
-	json_number(json, "cpu_quota", machine->cpu_quota > 0 ? machine->cpu_quota : NAN);
-	json_integer(json, "memory_bytes", machine->memory);
-	json_string(json, "kernel", machine->kernel);
-	json_string(json, "gyre", gyre_version());
-	json_string(json, "liburing", machine->liburing);
-	json_string(json, "compiler", machine->compiler);
-	json_string(json, "clock", machine->clock);
-	json_string(json, "environment", machine->environment);
-	json_close(json, '}');
-}
 
 static void write_target(struct json *json, const struct bench_target *target,
 			 const struct bench_machine *machine)
@@ -310,7 +200,7 @@ static void write_report(struct json *json, const struct bench_plan *plan,
 	json_open(json, NULL, '{');
 	json_string(json, "tool", "gyre-bench");
 	json_string(json, "date", machine->date);
-	write_machine(json, machine);
+	bench_machine_write(json, machine);
 	if (target)
 		write_target(json, target, machine);
 	write_plan(json, plan);

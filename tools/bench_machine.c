@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Where the figures come from: a figure without its machine cannot be compared. */
-#include "bench.h"
+#include "bench_machine.h"
 
 #include <ctype.h>
-#include <dirent.h>
+#include <limits.h>
+#include <liburing.h>
+#include <math.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,10 @@
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <gyre.h>
+
+#include "bench_clock.h"
 
 #define STRINGIFY_(x)	#x
 #define STRINGIFY(x)	STRINGIFY_(x)
@@ -176,13 +182,13 @@ static void describe_device(dev_t dev, struct bench_machine *machine)
 		 rotational, scheduler);
 }
 
-static void describe_fs(const struct bench_target *target, struct bench_machine *machine)
+static void describe_fs(int fd, const char *name, struct bench_machine *machine)
 {
 	char path[PATH_MAX];
 	struct statfs fs;
 	struct stat st, source;
 
-	if (fstat(target->fd, &st) < 0 || !realpath(target->name, path))
+	if (fstat(fd, &st) < 0 || !realpath(name, path))
 		return;
 	if (S_ISBLK(st.st_mode)) {
 		snprintf(machine->fs, sizeof(machine->fs), "no file system");
@@ -191,7 +197,7 @@ static void describe_fs(const struct bench_target *target, struct bench_machine 
 		return;
 	}
 	find_mount(path, machine);
-	if (machine->fs[0] == '\0' && fstatfs(target->fd, &fs) == 0)
+	if (machine->fs[0] == '\0' && fstatfs(fd, &fs) == 0)
 		snprintf(machine->fs, sizeof(machine->fs), "type 0x%lx", (unsigned long)fs.f_type);
 	describe_device(st.st_dev, machine);
 	/* A file system with device numbers of its own, on a disk all the same. */
@@ -229,7 +235,7 @@ static void describe_clock(struct bench_machine *machine)
 		snprintf(machine->clock, sizeof(machine->clock), "clock_gettime(CLOCK_MONOTONIC)");
 }
 
-void bench_machine_describe(const struct bench_target *target, struct bench_machine *ret)
+void bench_machine_describe(int fd, const char *path, struct bench_machine *ret)
 {
 	struct utsname name;
 	time_t now = time(NULL);
@@ -242,8 +248,8 @@ void bench_machine_describe(const struct bench_target *target, struct bench_mach
 	if (uname(&name) == 0)
 		snprintf(ret->kernel, sizeof(ret->kernel), "%.30s %.60s %.30s", name.sysname,
 			 name.release, name.machine);
-	if (target)
-		describe_fs(target, ret);
+	if (fd >= 0)
+		describe_fs(fd, path, ret);
 	snprintf(ret->liburing, sizeof(ret->liburing), "%s", bench_liburing_version());
 #if defined(__clang__)
 	snprintf(ret->compiler, sizeof(ret->compiler), "%.150s", __VERSION__);
@@ -254,4 +260,20 @@ void bench_machine_describe(const struct bench_target *target, struct bench_mach
 	describe_environment(ret);
 	if (gmtime_r(&now, &utc))
 		strftime(ret->date, sizeof(ret->date), "%Y-%m-%dT%H:%M:%SZ", &utc);
+}
+
+void bench_machine_write(struct json *json, const struct bench_machine *machine)
+{
+	json_open(json, "machine", '{');
+	json_string(json, "cpu", machine->cpu);
+	json_integer(json, "cpus_usable", machine->cpus);
+	json_number(json, "cpu_quota", machine->cpu_quota > 0 ? machine->cpu_quota : NAN);
+	json_integer(json, "memory_bytes", machine->memory);
+	json_string(json, "kernel", machine->kernel);
+	json_string(json, "gyre", gyre_version());
+	json_string(json, "liburing", machine->liburing);
+	json_string(json, "compiler", machine->compiler);
+	json_string(json, "clock", machine->clock);
+	json_string(json, "environment", machine->environment);
+	json_close(json, '}');
 }

@@ -1,26 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Numbers as people read them, and what goes wrong as a sentence. */
-#include "bench.h"
+/* Numbers as people read them. */
+#include "bench_text.h"
 
 #include <math.h>
-#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-int bench_complain(const char *format, ...)
-{
-	va_list args;
-
-	/* Over the progress line, not behind it. */
-	if (isatty(STDERR_FILENO))
-		fputs("\r\033[K", stderr);
-	va_start(args, format);
-	fputs("gyre-bench: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	return -BENCH_EXIT_FAILED;
-}
 
 char *bench_text_count(char *buf, size_t size, double value)
 {
