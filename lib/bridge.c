@@ -148,11 +148,12 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
 		gyre__verdict verdict = take_one_verdict(self);
 
 		status = gyre__verdict_status(verdict);
-		if (status != GYRE_OK)
+		if (status != GYRE_OK) {
 			report_verdict("gyre_call", verdict, self->reply.one);
-		else
+		} else {
+			gyre__thread_succeed(self);
 			self->last_effect = gyre__verdict_effect(verdict);
-		self->last_status = status;
+		}
 	} else {
 		gyre__thread_succeed(self);
 	}
@@ -186,7 +187,7 @@ ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char
 	verdict = take_one_verdict(self);
 	if (gyre__verdict_status(verdict) != GYRE_OK)
 		return gyre_status_errno(report_verdict(function, verdict, self->reply.one));
-	self->last_status = GYRE_OK;
+	gyre__thread_succeed(self);
 	self->last_effect = gyre__verdict_effect(verdict);
 	return self->reply.one.res;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "bridge.h"
+#include "durable.h"
 #include "ring/ring.h"
 #include "ring/sanitize.h"
 #include "text.h"
@@ -113,6 +114,7 @@ static void dump_all(struct gyre__thread *self, struct gyre *rt, struct gyre__te
 		if (!gyre__bridge_control(self, rt->crew->worker[i], control_dump, &dump))
 			dump_head(text, rt->crew->worker[i]);	/* it has ended, and changes no more */
 	}
+	gyre__durable_dump(rt->durable, text);
 }
 
 enum gyre_status gyre_dump(struct gyre *rt, int fd)

@@ -332,21 +332,7 @@ ssize_t gyre_pwrite_full(struct gyre *rt, int fd, const void *buf, size_t len, o
 	return done < len ? -EIO : (ssize_t)done;
 }
 
-/* ----------------------------------------------------------- sync, open … -- */
-
-static void prep_fsync(struct io_uring_sqe *sqe, void *arg)
-{
-	const struct io_call *call = arg;
-
-	io_uring_prep_fsync(sqe, call->fd, 0);
-}
-
-static void prep_fdatasync(struct io_uring_sqe *sqe, void *arg)
-{
-	const struct io_call *call = arg;
-
-	io_uring_prep_fsync(sqe, call->fd, IORING_FSYNC_DATASYNC);
-}
+/* ----------------------------------------------------------------- open … -- */
 
 static void prep_openat(struct io_uring_sqe *sqe, void *arg)
 {
@@ -369,16 +355,6 @@ static void prep_fallocate(struct io_uring_sqe *sqe, void *arg)
 	io_uring_prep_fallocate(sqe, call->fd, call->flags, call->offset, (off_t)call->len);
 }
 
-static ssize_t here_fsync(const struct io_call *call)
-{
-	return gyre__sys->fsync(call->fd);
-}
-
-static ssize_t here_fdatasync(const struct io_call *call)
-{
-	return gyre__sys->fdatasync(call->fd);
-}
-
 static ssize_t here_openat(const struct io_call *call)
 {
 	return gyre__sys->openat(call->fd, call->path, call->flags, call->mode);
@@ -394,25 +370,9 @@ static ssize_t here_fallocate(const struct io_call *call)
 	return gyre__sys->fallocate(call->fd, call->flags, call->offset, (off_t)call->len);
 }
 
-static const struct io_kind kind_fsync = { prep_fsync, here_fsync, NULL };
-static const struct io_kind kind_fdatasync = { prep_fdatasync, here_fdatasync, NULL };
 static const struct io_kind kind_openat = { prep_openat, here_openat, NULL };
 static const struct io_kind kind_statx = { prep_statx, here_statx, NULL };
 static const struct io_kind kind_fallocate = { prep_fallocate, here_fallocate, NULL };
-
-int gyre_fsync(struct gyre *rt, int fd)
-{
-	struct io_call call = { .function = __func__, .fd = fd };
-
-	return (int)io_call(rt, &kind_fsync, &call);
-}
-
-int gyre_fdatasync(struct gyre *rt, int fd)
-{
-	struct io_call call = { .function = __func__, .fd = fd };
-
-	return (int)io_call(rt, &kind_fdatasync, &call);
-}
 
 int gyre_openat(struct gyre *rt, int dirfd, const char *path, int flags, mode_t mode)
 {

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "buffer.h"
+#include "durable.h"
 #include "ring/probe.h"
 
 #define GUARD_BYTES	4096
@@ -144,6 +145,7 @@ static enum gyre_status start_crew(struct gyre *rt)
 			.entries = settings->ring_entries,
 			.inflight_max = settings->inflight_max,
 			.spin_ns = settings->spin_ns,
+			.failed = gyre__durable_failed(rt->durable),
 		},
 		.hooks = { begin_worker, finish_worker, rt },
 	};
@@ -181,6 +183,7 @@ static void runtime_free(struct gyre *rt)
 {
 	if (rt->guard)
 		gyre__sys->munmap((void *)(uintptr_t)rt->guard, GUARD_BYTES);
+	gyre__durable_close(rt->durable);
 	gyre__sys->mutex_done(&rt->close_lock);
 	gyre__free(rt);
 }
@@ -200,6 +203,8 @@ static enum gyre_status runtime_new(const struct gyre__settings *settings, struc
 	if (rc < 0)
 		status = gyre__fail_system("gyre_open", rc, "a page that tells forks");
 	else
+		status = gyre__durable_open(&rt->durable);
+	if (status == GYRE_OK)
 		status = gyre__buffer_pool_open(rt);
 	if (status == GYRE_OK) {
 		status = start_crew(rt);
@@ -347,4 +352,5 @@ void gyre__runtime_stats(struct gyre *rt, int worker, struct gyre_stats *ret)
 	for (i = 0; i < rt->crew->count; i++)
 		add_worker(rt->crew->worker[i], ret);
 	gyre__threads_count(rt, &ret->calls, &ret->calls_in_caller);
+	gyre__durable_stats(rt->durable, ret);
 }

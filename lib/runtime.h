@@ -19,6 +19,7 @@
 #include "workers/crew.h"
 
 struct gyre__buffer_pool;
+struct gyre__durable;
 
 struct gyre {
 	/* Read by every call, written twice in a life. */
@@ -32,6 +33,7 @@ struct gyre {
 	union gyre__mutex close_lock;	/* one closer closes, the others wait for it */
 	bool stopped;			/* the crew is; under close_lock */
 	struct gyre__buffer_pool *buffers;
+	struct gyre__durable *durable;
 
 	/* Of threads that have gone; under the lock of lib/thread.c. */
 	uint64_t calls, calls_in_caller;

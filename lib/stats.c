@@ -81,6 +81,18 @@ static const struct figure figures[] = {
 	FIGURE(workers_dead, GAUGE, OF_WORKER, "Workers that stopped on an error."),
 	FIGURE(calls_in_caller, COUNTER, OF_RUNTIME,
 	       "Calls served by a system call in the caller's own thread."),
+	FIGURE(durable_writes, COUNTER, OF_RUNTIME, "Durable writes that were answered OK."),
+	FIGURE(durable_flushes, COUNTER, OF_RUNTIME,
+	       "Flushes for durable writes, gyre_fsync and gyre_fdatasync."),
+	FIGURE(durable_shared, COUNTER, OF_RUNTIME, "Calls that were covered by another call's flush."),
+	FIGURE(durable_failed, COUNTER, OF_RUNTIME, "Of these flushes, those that failed."),
+	FIGURE(durable_by_dsync, COUNTER, OF_RUNTIME,
+	       "Durable writes made by RWF_DSYNC in the caller's own thread."),
+	FIGURE(durable_by_ring, COUNTER, OF_RUNTIME, "Durable writes made by RWF_DSYNC through a ring."),
+	FIGURE(durable_by_group, COUNTER, OF_RUNTIME,
+	       "Durable writes made by a write and a flush that can be shared."),
+	FIGURE(durable_failed_files, GAUGE, OF_RUNTIME,
+	       "Files that count as failed since a flush of theirs has."),
 };
 
 #define FIGURES (sizeof(figures) / sizeof(figures[0]))
@@ -191,7 +203,7 @@ static void text_block(struct gyre__text *text, const struct snapshot *snapshot,
 	char label[24];
 	unsigned n;
 
-	gyre__text_add(text, "%-16s", "");
+	gyre__text_add(text, "%-20s", "");
 	if (with_sum)
 		gyre__text_add(text, "%*s", width, "sum");
 	for (n = first; n < last; n++) {
@@ -202,7 +214,7 @@ static void text_block(struct gyre__text *text, const struct snapshot *snapshot,
 	for (figure = figures; figure < figures + FIGURES; figure++) {
 		if (figure->scope > (with_sum ? OF_RUNTIME : OF_WORKER))
 			continue;
-		gyre__text_add(text, "%-16s", figure->name);
+		gyre__text_add(text, "%-20s", figure->name);
 		if (with_sum)
 			gyre__text_add(text, "%*" PRIu64, width,
 				       figure_of(&snapshot->sum, figure));

@@ -280,6 +280,7 @@ static enum gyre_status note_failure(const char *function, enum gyre_status stat
 		return status;
 	self->last_status = status;
 	self->last_effect = effect;
+	self->remarked = true;
 	n = snprintf(self->last_error, sizeof(self->last_error), "%s: ", function);
 	vsnprintf(self->last_error + n, sizeof(self->last_error) - (size_t)n, format, args);
 	errno = saved_errno;
@@ -305,6 +306,15 @@ enum gyre_status gyre__fail_effect(const char *function, enum gyre_status status
 	note_failure(function, status, effect, format, args);
 	va_end(args);
 	return status;
+}
+
+void gyre__remark(const char *function, enum gyre_effect effect, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	note_failure(function, GYRE_OK, effect, format, args);
+	va_end(args);
 }
 
 enum gyre_status gyre__succeed(void)
@@ -336,5 +346,6 @@ const char *gyre_last_error(void)
 
 	if (!self)
 		return "nothing is noted for this thread: it has made no call yet, or out of memory";
-	return self->last_status != GYRE_OK ? self->last_error : "no error: the last call succeeded";
+	return self->last_status != GYRE_OK || self->remarked ? self->last_error :
+	       "no error: the last call succeeded";
 }

@@ -52,6 +52,7 @@ struct gyre__thread {
 
 	enum gyre_status last_status;
 	enum gyre_effect last_effect;
+	bool remarked;			/* last_error says something, though the status is GYRE_OK */
 	char last_error[256];
 	struct gyre__thread *next, *prev;
 };
@@ -88,6 +89,10 @@ enum gyre_status gyre__fail_effect(const char *function, enum gyre_status status
 				   enum gyre_effect effect, const char *format, ...)
 	__attribute__((__format__(__printf__, 4, 5)));
 
+/* The kernel's answer was an error, and there is more to say about it: GYRE_OK with a sentence. */
+void gyre__remark(const char *function, enum gyre_effect effect, const char *format, ...)
+	__attribute__((__format__(__printf__, 3, 4)));
+
 /* Notes success; returns GYRE_OK. */
 enum gyre_status gyre__succeed(void);
 
@@ -95,6 +100,7 @@ static inline void gyre__thread_succeed(struct gyre__thread *self)
 {
 	self->last_status = GYRE_OK;
 	self->last_effect = GYRE_EFFECT_DONE;
+	self->remarked = false;
 }
 
 #endif

@@ -36,10 +36,14 @@ struct gyre__result {
  */
 typedef uint8_t gyre__verdict;
 
+#define GYRE__VERDICT_OK_NONE	3	/* zero has its place */
+
 static inline gyre__verdict gyre__verdict_make(enum gyre_status status, enum gyre_effect effect)
 {
 	if (status == GYRE_OK && effect == GYRE_EFFECT_DONE)
 		return 0;
+	if (status == GYRE_OK && effect == GYRE_EFFECT_NONE)
+		return GYRE__VERDICT_OK_NONE;
 	return (gyre__verdict)((unsigned)status << 2 | (unsigned)effect);
 }
 
@@ -50,6 +54,8 @@ static inline enum gyre_status gyre__verdict_status(gyre__verdict verdict)
 
 static inline enum gyre_effect gyre__verdict_effect(gyre__verdict verdict)
 {
+	if (verdict == GYRE__VERDICT_OK_NONE)
+		return GYRE_EFFECT_NONE;
 	return verdict == 0 ? GYRE_EFFECT_DONE : (enum gyre_effect)(verdict & 3);
 }
 

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "failed.h"
 #include "sys.h"
 
 void gyre__batch_record_odd(struct gyre__ring *ring, struct gyre__batch *batch, uint32_t index,
@@ -92,6 +93,34 @@ static gyre__verdict verdict_of(struct gyre__op *op)
 	return gyre__verdict_make(GYRE_OK, GYRE_EFFECT_UNKNOWN);
 }
 
+/*
+ * What became of an FSYNC, by the law that a failed flush stays failed: it is
+ * noted before anybody is told, and one that succeeded beside it is not believed.
+ */
+static gyre__verdict complete_flush(struct gyre__ring *ring, struct gyre__op *op,
+				    gyre__verdict verdict)
+{
+	struct gyre__failed *failed = ring->config.failed;
+	int error;
+
+	if (!failed || op->reason == GYRE__OP_CUT)
+		return verdict;
+	if (op->refused_flush) {
+		if (op->res != -EBADF)		/* cancelled before its turn came */
+			return verdict;
+		op->res = gyre__op_more(&ring->table, op)->flush_error;
+		return gyre__verdict_make(GYRE_OK, GYRE_EFFECT_NONE);
+	}
+	if (gyre__is_flush_failure(op->res)) {
+		gyre__failed_mark(failed, op->fd, op->res);
+	} else if (op->res >= 0) {
+		error = gyre__failed_look(failed, op->fd);
+		if (error)
+			op->res = error;
+	}
+	return verdict;
+}
+
 static void put(struct gyre__ring *ring, struct gyre__op *op)
 {
 	gyre__timer_disarm(&ring->timers, &ring->table, op);
@@ -152,6 +181,8 @@ static void complete_chained(struct gyre__ring *ring, struct gyre__op *op)
 	struct gyre__batch *batch = op->batch;
 
 	batch->verdicts[op->index] = verdict_of(op);	/* before the result: a cut one has another */
+	if (op->opcode == IORING_OP_FSYNC)
+		batch->verdicts[op->index] = complete_flush(ring, op, batch->verdicts[op->index]);
 	batch->results[op->index] = (struct gyre__result){ op->res, op->cqe_flags };
 	if (op != first)
 		put(ring, op);
@@ -188,10 +219,11 @@ void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op)
 		complete_left(ring, op);
 		return;
 	}
-	if (gyre__unlikely(op->res < 0)) {
+	if (gyre__unlikely(op->res < 0))
 		verdict = verdict_of(op);
-		result.res = op->res;
-	}
+	if (gyre__unlikely(op->opcode == IORING_OP_FSYNC))
+		verdict = complete_flush(ring, op, verdict);
+	result.res = op->res;
 	put(ring, op);
 	gyre__batch_record(ring, batch, index, result, verdict);
 	gyre__batch_settle(ring, batch);

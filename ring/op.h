@@ -59,7 +59,8 @@ struct gyre__op {
 	uint8_t state;			/* enum gyre__op_state; see gyre__op_set_state() */
 	uint8_t opcode;
 	uint8_t reason;			/* enum gyre__op_reason */
-	bool late_file;			/* the kernel looks its descriptor up after the submission */
+	bool late_file : 1;		/* the kernel looks its descriptor up after the submission */
+	bool refused_flush : 1;		/* of a file that has failed: flushed no descriptor instead */
 	uint64_t since_ns;		/* coarse: when its turn began */
 	uint32_t timer;			/* its place in the heap, or GYRE__NO_SLOT */
 	uint32_t chain;			/* slot of its chain's first op, or GYRE__NO_SLOT */
@@ -70,6 +71,7 @@ _Static_assert(sizeof(struct gyre__op) == GYRE__CACHE_LINE, "one op, one cache l
 /* What few ops need, in an array of its own. */
 struct gyre__op_more {
 	struct gyre__buffer_row *left_buffer;	/* quarantined by an op that its caller left */
+	int32_t flush_error;			/* of a refused_flush: what its file has failed with */
 	uint64_t retry_ns;			/* a cancel that found nothing is sent again after so long */
 	uint32_t chain_left;			/* in the first op's: ops of the chain without a final CQE */
 	uint32_t chain_len;

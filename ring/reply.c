@@ -81,10 +81,9 @@ static void reply_poll(struct gyre__reply *reply)
  * Where it cannot be read, the write may be yet to come: so the descriptor is
  * neither closed nor slept in again. The thread's next call makes another.
  */
-static void reply_sleep(struct gyre__reply *reply, struct gyre__pace *pace)
+static void reply_sleep(struct gyre__reply *reply)
 {
 	uint64_t word = (reply->expected - 1) << 1;
-	uint64_t fell_asleep_ns = gyre__sys->now_ns(), now_ns, told_ns;
 
 	if (!gyre__reply_is_made(reply)) {
 		reply_poll(reply);
@@ -98,7 +97,14 @@ static void reply_sleep(struct gyre__reply *reply, struct gyre__pace *pace)
 	}
 	GYRE_ASSERT(reply_is_there(reply));
 	gyre__store(&reply->word, reply->expected << 1, relaxed);
+}
 
+/* What a sleep teaches: of wake-ups to all, of spinning to this caller. */
+static void reply_sleep_and_learn(struct gyre__reply *reply, struct gyre__pace *pace)
+{
+	uint64_t fell_asleep_ns = gyre__sys->now_ns(), now_ns, told_ns;
+
+	reply_sleep(reply);
 	now_ns = gyre__sys->now_ns();
 	told_ns = gyre__load(&pace->told_ns, relaxed);
 	if (told_ns > fell_asleep_ns && told_ns <= now_ns)
@@ -113,5 +119,23 @@ void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool c
 	if (gyre__likely(budget_ns && reply_spin(reply, pace, budget_ns)))
 		return;
 	if (!reply_is_there(reply))
-		reply_sleep(reply, pace);
+		reply_sleep_and_learn(reply, pace);
+}
+
+void gyre__reply_give(struct gyre__reply *reply)
+{
+	int eventfd = reply->eventfd, rc;
+
+	/* Release: the answer. Pairs with the acquire in reply_is_there(). */
+	if (!(gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP))
+		return;
+	do
+		rc = gyre__sys->eventfd_write(eventfd);
+	while (rc == -EINTR || rc == -EAGAIN || rc == -ENOMEM);
+}
+
+void gyre__reply_await(struct gyre__reply *reply)
+{
+	if (!reply_is_there(reply))
+		reply_sleep(reply);
 }

@@ -59,4 +59,12 @@ static inline void gyre__reply_forget(struct gyre__reply *reply)
 /* Caller: until the reply is there. cold: the push had to wake the worker. */
 void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool cold);
 
+/*
+ * The same between two calling threads, for what takes as long as a disk does:
+ * without a ring, and asleep from the start. From the give on the reply is its
+ * owner's again.
+ */
+void gyre__reply_give(struct gyre__reply *reply);
+void gyre__reply_await(struct gyre__reply *reply);
+
 #endif

@@ -28,10 +28,13 @@
 #define GYRE__RING_RESERVED	16	/* op slots that are the library's: cancels and the wake-up */
 #define GYRE__RING_WAKES_MAX	64	/* sleepers told at once at the end of a turn */
 
+struct gyre__failed;
+
 struct gyre__ring_config {
 	unsigned entries;
 	unsigned inflight_max;
 	uint64_t spin_ns;
+	struct gyre__failed *failed;	/* of the runtime; NULL: flushes are nobody's business */
 };
 
 /* Figures: written by the owner, read by anybody, each for itself. */

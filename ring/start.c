@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "failed.h"
 #include "sanitize.h"
 #include "sys.h"
 
@@ -84,6 +85,24 @@ static void record_refused(struct gyre__ring *ring, struct gyre__batch *batch, u
 			   gyre__verdict_make(GYRE_UNSUPPORTED, GYRE_EFFECT_NONE) : REFUSED);
 }
 
+/*
+ * A flush of a file whose flush has failed would succeed, and lie. The kernel is
+ * given no descriptor to flush, so that it fails, and breaks its chain, in order;
+ * complete_flush() in finish.c puts the right errno in.
+ */
+static void refuse_failed_flush(struct gyre__ring *ring, struct io_uring_sqe *sqe,
+				struct gyre__op *op)
+{
+	struct gyre__failed *failed = ring->config.failed;
+	int error = failed && sqe->fd >= 0 ? gyre__failed_look(failed, sqe->fd) : 0;
+
+	op->refused_flush = error != 0;
+	if (gyre__likely(!op->refused_flush))
+		return;
+	gyre__op_more(&ring->table, op)->flush_error = error;
+	sqe->fd = -1;
+}
+
 /* The filled SQE at position becomes an op in flight. */
 static inline struct gyre__op *launch(struct gyre__ring *ring, struct io_uring_sqe *sqe,
 				      uint32_t position, bool library,
@@ -98,6 +117,8 @@ static inline struct gyre__op *launch(struct gyre__ring *ring, struct io_uring_s
 	op->late_file = (sqe->flags & IOSQE_ASYNC) ||
 			(ring->traits[sqe->opcode] & GYRE__TRAIT_LATE_FILE);
 	op->since_ns = ring->now_ns;
+	if (gyre__unlikely(sqe->opcode == IORING_OP_FSYNC))
+		refuse_failed_flush(ring, sqe, op);
 	sqe->user_data = gyre__op_user_data(&ring->table, op);
 	return op;
 }

@@ -56,6 +56,8 @@ struct gyre__sys {
 	int (*pipe)(int ret[2]);
 	int (*close)(int fd);
 	int (*fstat)(int fd, struct stat *ret);
+	int (*fd_flags)(int fd);		/* O_*, as fcntl(F_GETFL) has them */
+	uint64_t (*file_limit)(void);		/* RLIMIT_FSIZE; UINT64_MAX: none */
 
 	/* what a call may be routed to, in the caller's own thread */
 	ssize_t (*read)(int fd, void *buf, size_t len);
@@ -73,6 +75,7 @@ struct gyre__sys {
 
 	/* time */
 	uint64_t (*now_ns)(void);		/* CLOCK_MONOTONIC */
+	uint64_t (*cpu_ns)(void);		/* CLOCK_PROCESS_CPUTIME_ID */
 	void (*relax)(void);			/* one turn of a busy loop */
 	void (*yield)(void);			/* lets another thread run */
 	void (*sleep_ns)(uint64_t ns);

@@ -177,6 +177,7 @@ static void fault_sleep_ns(uint64_t ns)
 	X(int, eventfd_write, fd, (int fd), (fd)) \
 	X(int, pipe, -1, (int ret[2]), (ret)) \
 	X(int, fstat, fd, (int fd, struct stat *ret), (fd, ret)) \
+	X(int, fd_flags, fd, (int fd), (fd)) \
 	X(ssize_t, read, fd, (int fd, void *buf, size_t len), (fd, buf, len)) \
 	X(ssize_t, write, fd, (int fd, const void *buf, size_t len), (fd, buf, len)) \
 	X(ssize_t, pread, fd, (int fd, void *buf, size_t len, off_t offset), \

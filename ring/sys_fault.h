@@ -35,6 +35,7 @@ enum gyre__fault_call {
 	GYRE__FAULT_pipe,
 	GYRE__FAULT_close,
 	GYRE__FAULT_fstat,
+	GYRE__FAULT_fd_flags,
 	GYRE__FAULT_read,
 	GYRE__FAULT_write,
 	GYRE__FAULT_pread,

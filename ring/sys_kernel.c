@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -186,6 +187,19 @@ static int kernel_fstat(int fd, struct stat *ret)
 	return rc;
 }
 
+static int kernel_fd_flags(int fd)
+{
+	return (int)raw(SYS_fcntl, fd, F_GETFL, 0);
+}
+
+static uint64_t kernel_file_limit(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY ?
+	       UINT64_MAX : limit.rlim_cur;
+}
+
 /* ---------------------------------------------------- routed to here -- */
 
 /* 64-bit offsets travel in one register on every machine that we build for. */
@@ -324,6 +338,14 @@ static uint64_t kernel_now_ns(void)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * GYRE__NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t kernel_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
 	return (uint64_t)ts.tv_sec * GYRE__NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
@@ -530,6 +552,8 @@ const struct gyre__sys gyre__sys_kernel = {
 	.pipe = kernel_pipe,
 	.close = kernel_close,
 	.fstat = kernel_fstat,
+	.fd_flags = kernel_fd_flags,
+	.file_limit = kernel_file_limit,
 	.read = kernel_read,
 	.write = kernel_write,
 	.pread = kernel_pread,
@@ -543,6 +567,7 @@ const struct gyre__sys gyre__sys_kernel = {
 	.statx = kernel_statx,
 	.fallocate = kernel_fallocate,
 	.now_ns = kernel_now_ns,
+	.cpu_ns = kernel_cpu_ns,
 	.relax = kernel_relax,
 	.yield = kernel_yield,
 	.sleep_ns = kernel_sleep_ns,

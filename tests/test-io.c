@@ -1024,24 +1024,6 @@ TEST(a_devices_error_is_told_from_the_runtimes)
 	close(fd);
 }
 
-TEST(failed_fsync_is_reported_and_not_tried_again)
-{
-	int fd = test_file(10);
-	struct gyre *rt;
-
-	gyre__fault_install();
-	rt = open_with_route("caller");
-	gyre__fault_set(GYRE__FAULT_fsync, 0, 1, -EIO);
-	gyre__fault_set(GYRE__FAULT_fdatasync, 0, 1, -EIO);
-	expect_eq(gyre_fsync(rt, fd), -EIO);
-	expect_eq(gyre__fault_count(GYRE__FAULT_fsync), 1);
-	expect_eq(gyre_fdatasync(rt, fd), -EIO);
-	expect_eq(gyre__fault_count(GYRE__FAULT_fdatasync), 1);
-	gyre_free(rt);
-	gyre__fault_remove();
-	close(fd);
-}
-
 TEST(dead_worker_is_told_by_the_ring_route)
 {
 	int fd = test_file(10);

@@ -823,9 +823,22 @@ ssize_t gyre_pread_full(struct gyre *rt, int fd, void *buf, size_t len, off_t of
 ssize_t gyre_pwrite_full(struct gyre *rt, int fd, const void *buf, size_t len, off_t offset);
 
 /*
- * fsync(2): 0 or a negative errno. A failure is reported once by the kernel and
- * never tried again by the library: what it covered may be lost, even if a
- * later fsync succeeds.
+ * fsync(2): 0 or a negative errno. Callers that flush the same descriptor at the
+ * same time share flushes, with each other and with gyre_write_durable().
+ *
+ * A FLUSH THAT FAILED. The kernel tells of it once, counts the data as clean from
+ * then on, and lets the next fsync succeed, though what the first one covered may
+ * be lost. The library tries no failed flush again, tells everybody whom it
+ * covered, and remembers the file, by device, inode number and time of birth: from
+ * then on gyre_fsync(), gyre_fdatasync(), gyre_write_durable() and the FSYNC
+ * operations of closures fail on it, in this runtime and whatever the descriptor,
+ * with the errno of the failure and effect NONE as long as nothing was written,
+ * until gyre_durable_reset(). As failed counts every error that may come from
+ * a flush: not -EBADF, -EINVAL, -EROFS and other refusals, nor -EINTR and
+ * -ECANCELED; but also an fsync that was under way when its worker died. An FSYNC
+ * of a closure's that overlaps with other flushes of the file is told whatever the
+ * kernel says to it. More than 256 failed files, or one that can no longer be
+ * identified, are not forgotten: then all files count as failed.
  *
  * Since: 0.1
  */
@@ -837,6 +850,46 @@ int gyre_fsync(struct gyre *rt, int fd);
  * Since: 0.1
  */
 int gyre_fdatasync(struct gyre *rt, int fd);
+
+/*
+ * pwrite(2) with the durability of fdatasync(2): len, once all of it will survive
+ * a power cut, or a negative errno; never a part. Writes that are longer than one
+ * system call can move are continued. fd is a file or a block device, open for
+ * writing; one descriptor shared by all callers does best. A new file's directory
+ * needs a gyre_fsync() of its own.
+ *
+ * How it is done is the library's choice, learnt from the callers' own writes, for
+ * each device, for O_DIRECT and for cached writes, and for how many callers there
+ * are: RWF_DSYNC in the caller's thread or through a worker's ring, or a write and
+ * an fdatasync that all callers share whose writes were complete when it started.
+ * gyre_stats and gyre_dump() tell what was chosen.
+ *
+ * After an error: effect NONE, nothing was written; DONE, the kernel refused the
+ * write; UNKNOWN, any part of it may have been written, durably or not. A
+ * gyre_last_error() says what went wrong, even where gyre_last_status() is GYRE_OK
+ * because the error is the kernel's. A failed flush makes the file fail, see
+ * gyre_fsync(); with RWF_DSYNC that goes for any error that may come from its flush,
+ * a full file system's -ENOSPC included.
+ *
+ * Refused with effect NONE: -EINVAL, a negative offset, an end past that of all
+ * files, O_APPEND, a character device; -EBADF, not open for writing; -EISDIR;
+ * -ESPIPE, a pipe or socket; -EFBIG, longer than RLIMIT_FSIZE (where pwrite(2)
+ * would raise SIGXFSZ). The kernel's own: -EINVAL, not aligned as O_DIRECT wants it;
+ * -EFAULT; -ENOSPC. A len of 0 writes and flushes nothing. buf must stay as it is
+ * until the call returns.
+ *
+ * Since: 0.1
+ */
+ssize_t gyre_write_durable(struct gyre *rt, int fd, const void *buf, size_t len, off_t offset);
+
+/*
+ * What a flush of fd's file has lost is mended, or not missed: the file counts as
+ * failed no longer. 0, also where it did not; -ENOSPC, more files than the library
+ * can tell apart have failed, and only another runtime will do; or a negative errno.
+ *
+ * Since: 0.1
+ */
+int gyre_durable_reset(struct gyre *rt, int fd);
 
 /*
  * openat(2): a descriptor or a negative errno. mode counts where flags create a
@@ -934,6 +987,14 @@ struct gyre_stats {
 	uint64_t workers_dead;		/* gauge: workers that stopped on an error */
 
 	uint64_t calls_in_caller;	/* of calls, served in the caller's own thread */
+	uint64_t durable_writes;	/* gyre_write_durable() that were answered OK */
+	uint64_t durable_flushes;	/* for them, gyre_fsync() and gyre_fdatasync() */
+	uint64_t durable_shared;	/* calls that were covered by another call's flush */
+	uint64_t durable_failed;	/* of durable_flushes, those that failed */
+	uint64_t durable_by_dsync;	/* durable writes by RWF_DSYNC in the caller's thread, */
+	uint64_t durable_by_ring;	/* by the same through a worker's ring, */
+	uint64_t durable_by_group;	/* and by a write and a flush that can be shared */
+	uint64_t durable_failed_files;	/* now: since a flush of theirs has failed */
 };
 
 /*

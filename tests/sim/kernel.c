@@ -691,6 +691,22 @@ static int sim_statx(int dirfd, const char *path, int flags, unsigned mask, stru
 	return 0;
 }
 
+static int sim_fd_flags(int fd)
+{
+	const struct sim_file *file;
+
+	sim_point("fcntl");
+	file = sim_file_get(fd);
+	if (!file)
+		return -EBADF;
+	return O_RDWR | (file->kind == SIM_FILE_DATA && file->handle.sync_writes ? O_DSYNC : 0);
+}
+
+static uint64_t sim_file_limit(void)
+{
+	return UINT64_MAX;
+}
+
 static int sim_fallocate(int fd, int mode, off_t offset, off_t len)
 {
 	(void)mode;
@@ -928,6 +944,8 @@ const struct gyre__sys gyre__sys_sim = {
 	.pipe = sim_pipe,
 	.close = sim_close,
 	.fstat = sim_fstat,
+	.fd_flags = sim_fd_flags,
+	.file_limit = sim_file_limit,
 	.read = sim_read,
 	.write = sim_write,
 	.pread = sim_pread,
@@ -941,6 +959,7 @@ const struct gyre__sys gyre__sys_sim = {
 	.statx = sim_statx,
 	.fallocate = sim_fallocate,
 	.now_ns = sys_now_ns,
+	.cpu_ns = sys_now_ns,
 	.relax = sys_relax,
 	.yield = sys_yield,
 	.sleep_ns = sys_sleep_ns,

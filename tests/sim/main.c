@@ -43,6 +43,10 @@ static const struct sim_scenario scenario_table[] = {
 	{ "leave", "GYRE_OP_LEAVE with buffers that go round", scenario_leave, false },
 	{ "sync", "writes and flushes, and power cuts", scenario_sync, false },
 	{ "sync-death", "the same with two workers, of which one dies", scenario_sync_death, true },
+	{ "durable", "durable writes and shared flushes that fail, and power cuts",
+	  scenario_durable, false },
+	{ "durable-death", "the same with two workers, of which one dies", scenario_durable_death,
+	  true },
 };
 
 #define SCENARIOS (sizeof(scenario_table) / sizeof(scenario_table[0]))

@@ -88,6 +88,7 @@ void sim_returned(const struct sim_call *call, uint64_t deadline_ns);
 void sim_excuse_close(void);
 void sim_excuse_cancel(const void *op, bool begins);
 void sim_excuse_death(void);
+void sim_excuse_flush(void);		/* one failed that no file knows of */
 void sim_excuse_fault(void);
 bool sim_fault_happened(void);
 bool sim_death_happened(void);

@@ -423,6 +423,8 @@ static int op_errno(const struct kop *op)
 		return 0;
 	error = errnos[sim_random(sizeof(errnos) / sizeof(errnos[0]))];
 	sim_reach_op_errno(sim_op_name(op->opcode), -error);
+	if (op->opcode == IORING_OP_FSYNC)
+		sim_excuse_flush();
 	return error;
 }
 

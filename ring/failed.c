@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+#include "failed.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+void gyre__failed_init(struct gyre__failed *failed)
+{
+	gyre__sys->mutex_init(&failed->lock);
+}
+
+void gyre__failed_done(struct gyre__failed *failed)
+{
+	gyre__sys->mutex_done(&failed->lock);
+}
+
+bool gyre__is_flush_failure(int error)
+{
+	switch (error) {
+	case -EBADF: case -EINVAL: case -EROFS: case -EISDIR: case -ESPIPE: case -EFAULT:
+	case -EPERM: case -EACCES: case -ETXTBSY: case -EFBIG: case -EOVERFLOW:
+	case -EOPNOTSUPP: case -ENOSYS:
+	case -EINTR: case -EAGAIN: case -ECANCELED:
+		return false;
+	default:
+		return error < 0;
+	}
+}
+
+/* What is in the caches will do: an open file keeps its identity. */
+static int inode_of(int fd, struct gyre__inode *ret)
+{
+	struct statx st;
+	int rc = gyre__sys->statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+				  STATX_INO | STATX_BTIME, &st);
+
+	if (rc < 0)
+		return rc;
+	memset(ret, 0, sizeof(*ret));
+	ret->device = makedev(st.stx_dev_major, st.stx_dev_minor);
+	ret->number = st.stx_ino;
+	if (st.stx_mask & STATX_BTIME) {
+		ret->birth_s = st.stx_btime.tv_sec;
+		ret->birth_ns = st.stx_btime.tv_nsec;
+	}
+	return 0;
+}
+
+/* Under the lock. NULL: it has none. */
+static struct gyre__failed_row *row_of(struct gyre__failed *failed, const struct gyre__inode *inode)
+{
+	uint32_t i;
+
+	for (i = 0; i < failed->used; i++) {
+		const struct gyre__inode *other = &failed->rows[i].inode;
+
+		if (other->number == inode->number && other->device == inode->device &&
+		    other->birth_s == inode->birth_s && other->birth_ns == inode->birth_ns)
+			return &failed->rows[i];
+	}
+	return NULL;
+}
+
+/* Under the lock. */
+static void publish(struct gyre__failed *failed)
+{
+	gyre__store(&failed->any, failed->used + (failed->full != 0), relaxed);
+}
+
+void gyre__failed_mark(struct gyre__failed *failed, int fd, int error)
+{
+	struct gyre__inode inode;
+	int rc = inode_of(fd, &inode);
+
+	gyre__sys->mutex_lock(&failed->lock);
+	if (rc < 0 || (!row_of(failed, &inode) && failed->used == GYRE__FAILED_MAX)) {
+		if (failed->full == 0)
+			failed->full = error;
+	} else if (!row_of(failed, &inode)) {
+		failed->rows[failed->used++] = (struct gyre__failed_row){ inode, error };
+	}
+	publish(failed);
+	gyre__sys->mutex_unlock(&failed->lock);
+}
+
+int gyre__failed_find(struct gyre__failed *failed, int fd)
+{
+	const struct gyre__failed_row *row;
+	struct gyre__inode inode;
+	int rc = inode_of(fd, &inode), error;
+
+	if (rc == -EBADF)	/* the call itself will say so */
+		return 0;
+	gyre__sys->mutex_lock(&failed->lock);
+	row = rc == 0 ? row_of(failed, &inode) : NULL;
+	error = row ? row->error : rc < 0 ? rc : failed->full;
+	gyre__sys->mutex_unlock(&failed->lock);
+	return error;
+}
+
+int gyre__failed_forget(struct gyre__failed *failed, int fd)
+{
+	struct gyre__failed_row *row;
+	struct gyre__inode inode;
+	int rc = inode_of(fd, &inode);
+
+	if (rc < 0)
+		return rc;
+	gyre__sys->mutex_lock(&failed->lock);
+	row = row_of(failed, &inode);
+	if (row)
+		*row = failed->rows[--failed->used];
+	else if (failed->full)
+		rc = -ENOSPC;
+	publish(failed);
+	gyre__sys->mutex_unlock(&failed->lock);
+	return rc;
+}

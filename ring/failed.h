@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Files whose flush has failed. Linux tells such a failure once and counts the
+ * data as clean from then on: a later fsync of the same file may well succeed
+ * and mean nothing. So it is kept here, by inode (device, number, time of
+ * birth), until somebody who knows what became of the data says so.
+ *
+ * Nothing is ever forgotten for want of room: where the table is full, or an
+ * inode cannot be told, every file counts as failed.
+ *
+ * Any thread. While nothing has failed, a look is one relaxed load.
+ */
+#ifndef GYRE_RING_FAILED_H
+#define GYRE_RING_FAILED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "atomic.h"
+#include "sys.h"
+
+#define GYRE__FAILED_MAX	256
+
+struct gyre__inode {
+	uint64_t device, number;
+	int64_t birth_s;
+	uint32_t birth_ns;
+};
+
+struct gyre__failed_row {
+	struct gyre__inode inode;
+	int32_t error;
+};
+
+struct gyre__failed {
+	/* Rows and full: what a look asks first. Relaxed: who was told of a failure finds it. */
+	_Atomic uint32_t any;
+	union gyre__mutex lock;
+	uint32_t used;
+	int32_t full;			/* the error of an inode that found no row: everybody's */
+	struct gyre__failed_row rows[GYRE__FAILED_MAX];
+};
+
+void gyre__failed_init(struct gyre__failed *failed);
+void gyre__failed_done(struct gyre__failed *failed);
+
+/*
+ * Can this answer of fsync(2), or of a write that flushes, come from a flush that
+ * was tried and failed? Not: arguments that are refused before anything is
+ * written, and flushes that were interrupted, which lose nothing.
+ */
+bool gyre__is_flush_failure(int error);
+
+/* The flush of fd's file has failed with error. */
+void gyre__failed_mark(struct gyre__failed *failed, int fd, int error);
+
+/* 0, or the negative errno that the flush of fd's file has failed with. */
+int gyre__failed_find(struct gyre__failed *failed, int fd);
+
+static inline int gyre__failed_look(struct gyre__failed *failed, int fd)
+{
+	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ? 0 : gyre__failed_find(failed, fd);
+}
+
+/* 0; -ENOSPC: it was not in the table, and the table is full; or a negative errno of statx(). */
+int gyre__failed_forget(struct gyre__failed *failed, int fd);
+
+#endif
