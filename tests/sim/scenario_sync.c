@@ -219,7 +219,7 @@ static void call_alone(struct caller *caller)
 	bool tell = true;
 
 	memset(op, 0, sizeof(*op));
-	if (sim_chance(500)) {
+	if (sim_chance(400)) {
 		add_write(caller, 0);
 	} else if (sim_chance(500)) {
 		add_sync(caller, 0, false);
