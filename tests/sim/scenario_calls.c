@@ -397,7 +397,12 @@ static void crowd_main(void *arg)
 
 	memset(crowd, 0, sizeof(*crowd));
 	for (i = 0; i < CROWD; i++) {
-		sim_call_init(&crowd->calls[i], IORING_OP_READ, play.pipe[0], crowd->bytes[i], 8, 0);
+		if (sim_chance(100))
+			sim_call_init(&crowd->calls[i], IORING_OP_SEND_ZC, play.pipe[1],
+				      crowd->bytes[i], 2, 0);
+		else
+			sim_call_init(&crowd->calls[i], IORING_OP_READ, play.pipe[0],
+				      crowd->bytes[i], 8, 0);
 		if (sim_chance(900))
 			crowd->ops[i].timeout_ns = 20 * SIM_US + sim_random(10 * SIM_US);
 	}

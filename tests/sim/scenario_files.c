@@ -192,9 +192,9 @@ void scenario_leave(void *arg)
 	begin();
 	if (sim_open(1 + (unsigned)sim_random(sim_many(2, 6)), sim_random(SIM_MS), &play.rt)) {
 		start_all("leaver-a", leaver_main);
-		for (i = 0; i < sim_many(5, 40); i++) {
-			sim_sleep(sim_random(100 * SIM_US));
-			if (sim_chance(500)) {
+		for (i = 0; i < sim_many(10, 50); i++) {
+			sim_sleep(sim_random(70 * SIM_US));
+			if (sim_chance(400)) {
 				sim_scenario_write(play.fds[1], "some bytes for a leaver", 23);
 				continue;
 			}
