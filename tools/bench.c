@@ -34,9 +34,15 @@ const char *bench_work_name(enum bench_work work)
 		[BENCH_RANDREAD] = "randread",
 		[BENCH_READ] = "read",
 		[BENCH_RANDWRITE] = "randwrite",
+		[BENCH_DURABLE] = "durable",
 	};
 
 	return names[work];
+}
+
+bool bench_work_writes(enum bench_work work)
+{
+	return work == BENCH_RANDWRITE || work == BENCH_DURABLE;
 }
 
 bool bench_case_uses_file(const struct bench_case *kase)

@@ -29,6 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/uio.h>
 
 #include <gyre.h>
 
@@ -60,6 +61,7 @@ enum bench_work {
 	BENCH_RANDREAD,		/* a block from anywhere */
 	BENCH_READ,		/* block after block, each caller from a place of its own */
 	BENCH_RANDWRITE,	/* a block to anywhere */
+	BENCH_DURABLE,		/* the same, answered once it is durable */
 	BENCH_WORKS
 };
 
@@ -171,6 +173,7 @@ bool bench_suite_fill(struct bench_plan *plan, const char *name);
 
 const char *bench_work_name(enum bench_work work);
 bool bench_case_uses_file(const struct bench_case *kase);
+bool bench_work_writes(enum bench_work work);
 /* A sentence's worth of why engine cannot do kase, in buf; NULL when it can. */
 const char *bench_case_refusal(const struct bench_case *kase, const struct bench_engine *engine,
 			       char *buf, size_t size);
@@ -193,7 +196,7 @@ struct bench_target {
 	char name[PATH_MAX];		/* the user's file, or the directory of the temporary one */
 	bool temporary;
 	bool pattern;			/* it holds what bench_pattern_fill() gives */
-	bool written;			/* by randwrite */
+	bool written;			/* by a work that writes */
 	int fd;
 	int direct_fd;			/* -1 where no case needs it */
 	uint64_t size;
@@ -222,7 +225,7 @@ enum bench_phase {
 	BENCH_STOP		/* each ends the operation it is in, and leaves */
 };
 
-enum bench_kind { BENCH_OP_NOP, BENCH_OP_READ, BENCH_OP_WRITE };
+enum bench_kind { BENCH_OP_NOP, BENCH_OP_READ, BENCH_OP_WRITE, BENCH_OP_DURABLE };
 
 /*
  * One operation, reused for the next when it is done. Its buffer is the
@@ -354,7 +357,7 @@ static inline void bench_op_next(struct bench_caller *caller, struct bench_op *o
 	}
 	op->offset = block * op->len;
 	/* A written block begins as its place says, so that it can be found again. */
-	if (op->kind == BENCH_OP_WRITE)
+	if (op->kind != BENCH_OP_READ)
 		bench_pattern_fill(op->buf, op->len < 8 ? op->len : 8, op->offset);
 }
 
@@ -369,6 +372,10 @@ static inline void bench_op_prep(struct io_uring_sqe *sqe, const struct bench_op
 		break;
 	case BENCH_OP_WRITE:
 		io_uring_prep_write(sqe, op->fd, op->buf, op->len, op->offset);
+		break;
+	case BENCH_OP_DURABLE:
+		io_uring_prep_write(sqe, op->fd, op->buf, op->len, op->offset);
+		sqe->rw_flags = RWF_DSYNC;
 		break;
 	}
 }
@@ -399,6 +406,7 @@ const char *bench_ring_hint(int error);
 /* ------------------------------------------------------------ engines -- */
 
 extern const struct bench_engine bench_threads;
+extern const struct bench_engine bench_threads_fdatasync;
 extern const struct bench_engine bench_gyre;
 extern const struct bench_engine bench_gyre_ring;
 extern const struct bench_engine bench_own_ring;

@@ -105,7 +105,7 @@ static const char help_start[] =
 "PATH is a file or block device to read, or a directory in which to make a\n"
 "temporary file. Without PATH the temporary file is made in $TMPDIR or else the\n"
 "current directory. A file of yours is never written to, but by --work\n"
-"randwrite with --overwrite.\n"
+"randwrite and durable with --overwrite.\n"
 "\n"
 "What to do:\n"
 "  --work WORK         nop        a NOP a call: the price of the way itself\n"
@@ -113,8 +113,10 @@ static const char help_start[] =
 "                      randread   a block from anywhere in the file (default)\n"
 "                      read       block after block, each caller from its own place\n"
 "                      randwrite  a block to anywhere in the file\n"
+"                      durable    the same, answered once it is durable\n"
 "  --callers N[,N...]  threads that call; a table for each number\n"
-"                      (default: 1,8 for nop, 1 for batch, 1,32 for files)\n"
+"                      (default: 1,8 for nop, 1 for batch, 1,32 for\n"
+"                      files, 1,8,64 for durable)\n"
 "  --batch N           operations a call, as one gyre_callv() (default: 32 for\n"
 "                      batch, else no batch)\n"
 "  --block-size SIZE   (default: 4k)\n"
@@ -134,7 +136,7 @@ static const char help_start[] =
 "  --spin HOW          gyre's spinning: auto, never, or at most so many ns\n"
 "  --suite quick|full  the comparisons that the project holds itself to, with\n"
 "                      its goals, on a file: about 90 s, or 6 minutes\n"
-"  --overwrite         randwrite may destroy what is in the file PATH\n"
+"  --overwrite         randwrite and durable may destroy what is in the file PATH\n"
 "\n"
 "What to print:\n"
 "  --json FILE         every round's figures; - is standard output, without tables\n"
@@ -269,7 +271,7 @@ static int parse_work(const char *text)
 	for (work = 0; work < BENCH_WORKS; work++)
 		if (strcmp(text, bench_work_name(work)) == 0)
 			return work;
-	refuse("--work wants nop, batch, randread, read or randwrite, not '%s'", text);
+	refuse("--work wants nop, batch, randread, read, randwrite or durable, not '%s'", text);
 }
 
 static const struct bench_engine *parse_engine(const char *option, const char *text)
@@ -460,8 +462,8 @@ static void check_file_options(const struct args *args, const struct bench_plan 
 	if (block > size && (args->size || !args->path))
 		refuse("a block of %llu bytes does not fit into a file of %llu",
 		       (unsigned long long)block, (unsigned long long)size);
-	if (plan->overwrite && args->work != BENCH_RANDWRITE)
-		refuse("--overwrite goes with --work randwrite only");
+	if (plan->overwrite && !bench_work_writes(args->work))
+		refuse("--overwrite goes with --work randwrite and durable only");
 	if (plan->overwrite && !args->path)
 		refuse("--overwrite needs PATH, the file to overwrite");
 }
@@ -531,14 +533,19 @@ static const struct {
 #define DEFAULTS_FILE_BATCH 3
 	{ { &bench_threads, &bench_gyre, &bench_raw_batch, &bench_raw },
 	  { &bench_raw_batch, &bench_raw, &bench_threads, &bench_own_ring, &bench_condvar } },
+#define DEFAULTS_DURABLE 4
+	{ { &bench_threads, &bench_threads_fdatasync, &bench_gyre, &bench_gyre_ring },
+	  { &bench_threads, &bench_threads_fdatasync, &bench_own_ring, &bench_condvar } },
 /* Any spinning is a loss here: against one that never does. */
-#define DEFAULTS_RATE	4
+#define DEFAULTS_RATE	5
 	{ { &bench_gyre, &bench_own_ring, &bench_condvar },
 	  { &bench_own_ring, &bench_condvar } },
 };
 
 static unsigned defaults_of(const struct bench_case *kase)
 {
+	if (kase->work == BENCH_DURABLE && !kase->vectored)
+		return DEFAULTS_DURABLE;
 	if (bench_case_uses_file(kase))
 		return kase->vectored && kase->rate <= 0 ? DEFAULTS_FILE_BATCH : DEFAULTS_FILE;
 	if (kase->rate > 0)
@@ -628,6 +635,7 @@ static void add_cases(struct args *args, struct bench_plan *plan)
 		[BENCH_RANDREAD] = "1,32",
 		[BENCH_READ] = "1,32",
 		[BENCH_RANDWRITE] = "1,32",
+		[BENCH_DURABLE] = "1,8,64",
 	};
 	unsigned i;
 

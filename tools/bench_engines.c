@@ -13,10 +13,11 @@
 #define ON_NOP		BENCH_WORK_BIT(BENCH_NOP)
 #define ON_NOPS		(ON_NOP | BENCH_WORK_BIT(BENCH_BATCH))
 #define ON_FILE		(BENCH_WORK_BIT(BENCH_RANDREAD) | BENCH_WORK_BIT(BENCH_READ) | \
-			 BENCH_WORK_BIT(BENCH_RANDWRITE))
+			 BENCH_WORK_BIT(BENCH_RANDWRITE) | BENCH_WORK_BIT(BENCH_DURABLE))
 
 const struct bench_engine *const bench_engines[] = {
 	&bench_threads,
+	&bench_threads_fdatasync,
 	&bench_gyre,
 	&bench_gyre_ring,
 	&bench_own_ring,
@@ -33,6 +34,7 @@ int bench_op_fault(struct bench_caller *caller, const struct bench_op *op)
 		[BENCH_OP_NOP] = "NOP",
 		[BENCH_OP_READ] = "read",
 		[BENCH_OP_WRITE] = "write",
+		[BENCH_OP_DURABLE] = "durable write",
 	};
 	struct bench_run *run = caller->run;
 
@@ -48,6 +50,7 @@ int bench_op_fault(struct bench_caller *caller, const struct bench_op *op)
 
 void bench_op_call(struct bench_op *op)
 {
+	struct iovec iov = { op->buf, op->len };
 	ssize_t n = 0;
 
 	switch (op->kind) {
@@ -58,6 +61,9 @@ void bench_op_call(struct bench_op *op)
 		break;
 	case BENCH_OP_WRITE:
 		n = pwrite(op->fd, op->buf, op->len, (off_t)op->offset);
+		break;
+	case BENCH_OP_DURABLE:
+		n = pwritev2(op->fd, &iov, 1, (off_t)op->offset, RWF_DSYNC);
 		break;
 	}
 	op->res = n < 0 ? -errno : (int32_t)n;
@@ -82,9 +88,35 @@ static int threads_step(struct bench_caller *caller)
 
 const struct bench_engine bench_threads = {
 	.name = "threads",
-	.about = "pread() and pwrite() in each caller's own thread",
+	.about = "pread(), pwrite(), RWF_DSYNC in each caller's own thread",
 	.works = ON_FILE,
 	.step = threads_step,
+};
+
+static int threads_fdatasync_step(struct bench_caller *caller)
+{
+	unsigned i;
+
+	for (i = 0; i < caller->op_count; i++) {
+		struct bench_op *op = &caller->ops[i];
+		ssize_t n;
+
+		bench_op_next(caller, op);
+		n = pwrite(op->fd, op->buf, op->len, (off_t)op->offset);
+		op->res = n < 0 ? -errno : (int32_t)n;
+		if (n >= 0 && fdatasync(op->fd) < 0)
+			op->res = -errno;
+		if (!bench_op_good(op))
+			return bench_op_fault(caller, op);
+	}
+	return 0;
+}
+
+const struct bench_engine bench_threads_fdatasync = {
+	.name = "fdatasync",
+	.about = "pwrite() and fdatasync() in each caller's own thread",
+	.works = BENCH_WORK_BIT(BENCH_DURABLE),
+	.step = threads_fdatasync_step,
 };
 
 /* --------------------------------------------------------------- gyre -- */
@@ -246,6 +278,16 @@ static int gyre_step_one(struct bench_caller *caller)
 	case BENCH_OP_WRITE:
 		res = (int32_t)gyre_pwrite(rt, op->fd, op->buf, op->len, (off_t)op->offset);
 		break;
+	case BENCH_OP_DURABLE:
+		if (caller->run->engine == &bench_gyre) {
+			res = (int32_t)gyre_write_durable(rt, op->fd, op->buf, op->len,
+							  (off_t)op->offset);
+			break;
+		}
+		status = gyre_call(rt, gyre_prep, op, &res);
+		if (status != GYRE_OK)
+			return gyre_fault(caller->run, status);
+		break;
 	}
 	if (gyre_res_good(op, res))
 		return 0;
@@ -262,7 +304,7 @@ static int gyre_step(struct bench_caller *caller)
 
 const struct bench_engine bench_gyre = {
 	.name = "gyre",
-	.about = "gyre_call(), gyre_callv(), gyre_pread(), gyre_pwrite(), routed by gyre",
+	.about = "gyre_call(), gyre_pread(), gyre_write_durable() and so on, routed by gyre",
 	.works = ON_NOPS | ON_FILE,
 	.open = gyre_open_auto,
 	.close = gyre_stop,

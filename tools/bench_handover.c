@@ -13,7 +13,7 @@
 
 #define ON_NOPS		(BENCH_WORK_BIT(BENCH_NOP) | BENCH_WORK_BIT(BENCH_BATCH))
 #define ON_FILE		(BENCH_WORK_BIT(BENCH_RANDREAD) | BENCH_WORK_BIT(BENCH_READ) | \
-			 BENCH_WORK_BIT(BENCH_RANDWRITE))
+			 BENCH_WORK_BIT(BENCH_RANDWRITE) | BENCH_WORK_BIT(BENCH_DURABLE))
 
 /* The thread at the other end, and how it tells that it is there. */
 struct server {

@@ -59,7 +59,8 @@ static void caller_set_op(struct bench_caller *caller, unsigned i, size_t stride
 		op->kind = BENCH_OP_NOP;
 		return;
 	}
-	op->kind = run->kase->work == BENCH_RANDWRITE ? BENCH_OP_WRITE : BENCH_OP_READ;
+	op->kind = run->kase->work == BENCH_DURABLE ? BENCH_OP_DURABLE :
+		   run->kase->work == BENCH_RANDWRITE ? BENCH_OP_WRITE : BENCH_OP_READ;
 	op->fd = run->kase->direct ? run->target->direct_fd : run->target->fd;
 	op->len = (uint32_t)run->kase->block_size;
 	op->buf = (char *)caller->buffers + i * stride;
@@ -406,7 +407,7 @@ static void run_check_caller(struct bench_run *run, struct bench_caller *caller)
 	for (i = 0; i < count; i++) {
 		struct bench_op *op = &caller->ops[i];
 		/* Others may have written there since: only its beginning tells. */
-		size_t len = op->kind == BENCH_OP_WRITE && op->len > 8 ? 8 : op->len;
+		size_t len = op->kind != BENCH_OP_READ && op->len > 8 ? 8 : op->len;
 
 		rc = bench_target_check(run->target, op->buf, len, op->offset);
 		if (rc < 0) {

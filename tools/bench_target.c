@@ -273,7 +273,7 @@ int bench_target_open(const struct bench_plan *plan, struct bench_target *ret)
 
 	for (i = 0; i < plan->case_count; i++) {
 		direct = direct || plan->cases[i].direct;
-		write = write || plan->cases[i].work == BENCH_RANDWRITE;
+		write = write || bench_work_writes(plan->cases[i].work);
 	}
 	memset(ret, 0, sizeof(*ret));
 	ret->fd = -1;
@@ -326,7 +326,7 @@ int bench_target_prepare(struct bench_target *target, const struct bench_case *k
 {
 	if (!bench_case_uses_file(kase))
 		return 0;
-	if (kase->work == BENCH_RANDWRITE)
+	if (bench_work_writes(kase->work))
 		target->written = true;
 	if (!kase->direct) {
 		if (target->cache == BENCH_CACHE_WARM || target->cache == BENCH_CACHE_TOO_SMALL)
@@ -343,7 +343,7 @@ int bench_target_prepare(struct bench_target *target, const struct bench_case *k
 
 int bench_target_settle(const struct bench_target *target, const struct bench_case *kase)
 {
-	if (kase->work != BENCH_RANDWRITE)
+	if (!bench_work_writes(kase->work))
 		return 0;
 	if (fdatasync(target->fd) < 0)
 		return bench_complain("%s: what was written cannot be flushed: %s", target->name,
