@@ -5,8 +5,8 @@
 
 #include "ring/sys.h"
 
-#define START_ROUNDS	2	/* phases of each method before any is believed */
-#define EXPLORE_EVERY	64	/* phases */
+#define START_ROUNDS	4	/* phases of each method before any is believed */
+#define EXPLORE_EVERY	32	/* phases */
 #define ALIKE_PERCENT	5	/* methods whose times differ by less are told apart by their CPU */
 
 static const struct {
@@ -15,8 +15,8 @@ static const struct {
 	uint32_t phase_len;
 } classes[GYRE__METHOD_CLASSES] = {
 	{ "1-2 callers", 2, 32 },
-	{ "3-23 callers", 23, 64 },
-	{ "24 callers or more", UINT32_MAX, 256 },
+	{ "3-23 callers", 23, 256 },
+	{ "24 callers or more", UINT32_MAX, 1024 },
 };
 
 static const char *const names[GYRE__METHODS] = {
@@ -105,9 +105,18 @@ static enum gyre__method next_method(struct gyre__lesson *lesson, unsigned offer
 	return others ? least_tried(lesson, others) : best(lesson, offered);
 }
 
-static void average_in(uint64_t *average, uint64_t value, bool first)
+/*
+ * At the start the best of some phases counts, since that is when threads are made
+ * and files are cold. Later half of it is the newest: what is seldom tried has to
+ * follow a device that others use as well. No one phase makes it more than
+ * half as much again.
+ */
+static void average_in(uint64_t *average, uint64_t value, uint32_t round)
 {
-	*average = first ? value : (3 * *average + value) / 4;
+	if (round == 0 || (round < START_ROUNDS && value < *average))
+		*average = value;
+	else if (round >= START_ROUNDS)
+		*average = (*average + (value < 2 * *average ? value : 2 * *average)) / 2;
 }
 
 static void begin_phase(struct gyre__lesson *lesson, unsigned offered)
@@ -123,10 +132,10 @@ static void end_phase(struct gyre__lesson *lesson)
 {
 	uint64_t cpu_ns = gyre__sys->cpu_ns() - lesson->cpu_start_ns;
 	enum gyre__method method = lesson->method;
-	bool first = lesson->rounds[method] == 0;
+	uint32_t round = lesson->rounds[method];
 
-	average_in(&lesson->cost_ns[method], lesson->sum_ns / lesson->count, first);
-	average_in(&lesson->cpu_ns[method], cpu_ns / lesson->count, first);
+	average_in(&lesson->cost_ns[method], lesson->sum_ns / lesson->count, round);
+	average_in(&lesson->cpu_ns[method], cpu_ns / lesson->count, round);
 	lesson->rounds[method]++;
 }
 

@@ -137,14 +137,14 @@ TEST(every_method_is_tried_and_one_is_learnt)
 
 	expect_eq(posix_memalign(&block, BLOCK, BLOCK), 0);
 	memset(block, 'x', BLOCK);
-	for (i = 0; i < 8 * 32; i++)
+	for (i = 0; i < 12 * 32; i++)
 		expect_eq(gyre_write_durable(rt, fd, block, BLOCK, i % 64 * BLOCK), BLOCK);
 	stats = test_stats(rt);
-	expect_ge(stats.durable_by_dsync, 64);
-	expect_ge(stats.durable_by_ring, 64);
-	expect_ge(stats.durable_by_group, 64);
-	expect_eq(stats.durable_writes, 256);
-	expect_eq(stats.durable_flushes, 256);
+	expect_ge(stats.durable_by_dsync, 128);
+	expect_ge(stats.durable_by_ring, 128);
+	expect_ge(stats.durable_by_group, 128);
+	expect_eq(stats.durable_writes, 384);
+	expect_eq(stats.durable_flushes, 384);
 	out = memfd_create("dump", MFD_CLOEXEC);
 	expect_status(gyre_dump(rt, out), GYRE_OK);
 	text = test_slurp(out);
