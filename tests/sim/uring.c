@@ -611,10 +611,10 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 		sim_reach(SIM_FLUSH_LATE);
 		return -EALREADY;
 	}
-	/* On its way from here to there: it goes on. */
-	if (target->state == KOP_RUNNING && sim_chance(sim_faults.cancel_miss))
+	/* On its way from here to there, or between two polls: it goes on. */
+	if ((target->state == KOP_RUNNING || target->call) && sim_chance(sim_faults.cancel_miss))
 		return -ENOENT;
-	*ret_res = target->in_thread && sim_chance(300) ? -EINTR : -ECANCELED;
+	*ret_res = target->in_thread && sim_chance(100) ? -EINTR : -ECANCELED;
 	if (*ret_res == -EINTR)
 		return -EALREADY;
 	if (target->state == KOP_WAITING || (!moves_data(target->opcode) && !target->in_thread))
