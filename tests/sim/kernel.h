@@ -44,6 +44,11 @@ extern const char *const sim_bend_names[SIM_BENDS];
 void sim_kernel_prepare(void);		/* once, before all */
 void sim_kernel_begin(bool deadly);	/* deadly: rings may die */
 void sim_kernel_check_end(void);	/* nothing of the library's is left */
+/* But for a mapping that could not be unmapped; or this descriptor, which could not be read. */
+void sim_excuse_mapping(void);
+void sim_excuse_descriptor(int fd);
+/* Who has called gyre__zalloc() for what is allocated next; NULL: nobody. */
+extern const void *sim_zalloc_caller;
 bool sim_kernel_owns(uint64_t addr, size_t len);	/* live memory of the library's */
 bool sim_kernel_is_freed(const volatile void *ptr);	/* it was the library's, and is no more */
 
@@ -106,6 +111,7 @@ void sim_uring_file_changed(struct sim_file *file);
 void sim_uring_closed(unsigned number);		/* its descriptor is gone */
 int sim_uring_mmap(unsigned number, off_t offset, size_t len, void **ret);
 int sim_uring_setup(unsigned entries, struct io_uring_params *params);
+void sim_uring_break(int fd);		/* an enter of it has just failed for good */
 int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned flags, void *arg,
 		    size_t arg_size);
 int sim_uring_register(int fd, unsigned opcode, void *arg, unsigned count);

@@ -19,6 +19,7 @@
 
 #include "coverage.h"
 #include "ring/atomic.h"
+#include "failures.h"
 #include "run.h"
 #include "statics.h"
 
@@ -47,6 +48,7 @@ static const struct sim_scenario scenario_table[] = {
 	  scenario_durable, false },
 	{ "durable-death", "the same with two workers, of which one dies", scenario_durable_death,
 	  true },
+	{ "program", "one thread that calls each function of the library", scenario_program, false },
 };
 
 #define SCENARIOS (sizeof(scenario_table) / sizeof(scenario_table[0]))
@@ -70,7 +72,8 @@ static struct {
 	enum sim_memory memory;
 	unsigned jobs, verbose;
 	bool large, replay, shrink;
-	const char *script, *output;
+	bool failures, sites;
+	const char *script, *output, *failure;
 } args = { .from = 1, .to = 20000, .jobs = 1 };
 
 static struct board *board;
@@ -307,6 +310,8 @@ static int help(FILE *file)
 "       gyre-sim --scenario NAME --replay SEED [OPTION...]\n"
 "       gyre-sim --scenario NAME --shrink SEED [--output FILE] [OPTION...]\n"
 "       gyre-sim --script FILE [--steps]\n"
+"       gyre-sim --failures [--sites] [--scenario NAME] [--jobs N]\n"
+"       gyre-sim --scenario NAME --replay SEED --failure CALL:ERRNO:NTH:once|ever\n"
 "       gyre-sim --list | --help\n"
 "\n"
 "Runs gyre over a simulated kernel, clock and scheduler, one seed after another,\n"
@@ -324,6 +329,9 @@ static int help(FILE *file)
 "  --shrink SEED       look for the least that fails as this seed does; tell that, and\n"
 "                      write it to --output (default NAME-SEED.script)\n"
 "  --script FILE       such a script, again\n"
+"  --failures          each scenario with every call out of the library failing in turn\n"
+"  --sites             with --failures: where the calls were made, for tests/sim/sites\n"
+"  --failure FAILURE   with --replay: this one, as --failures has named it\n"
 "  --steps             when telling: each atomic and each call, too\n"
 "  --list              the scenarios\n"
 "\n"
@@ -423,6 +431,15 @@ static bool parse_option(int option)
 		return true;
 	case 'j':
 		return parse_jobs(optarg);
+	case 'f':
+		args.failures = true;
+		return true;
+	case 'F':
+		args.failure = optarg;
+		return true;
+	case 'P':
+		args.sites = true;
+		return true;
 	default:
 		return false;
 	}
@@ -463,6 +480,16 @@ static int run_one(void)
 	return args.shrink ? run_shrink() : replay(&setup, args.only);
 }
 
+static int run_failures(void)
+{
+	const struct sim_failures_args with = {
+		.scenarios = scenario_table, .count = SCENARIOS, .only = args.only, .jobs = args.jobs,
+		.sites = args.sites, .replay = args.from, .single = args.failure,
+	};
+
+	return sim_failures_main(&with);
+}
+
 /* What the user's environment says must not be part of a seed. */
 static void forget_environment(void)
 {
@@ -497,6 +524,8 @@ int main(int argc, char **argv)
 		{ "require", required_argument, NULL, 'R' },
 		{ "replay", required_argument, NULL, 'r' }, { "shrink", required_argument, NULL, 'k' },
 		{ "output", required_argument, NULL, 'o' }, { "script", required_argument, NULL, 'c' },
+		{ "failures", no_argument, NULL, 'f' }, { "failure", required_argument, NULL, 'F' },
+		{ "sites", no_argument, NULL, 'P' },
 		{ "steps", no_argument, NULL, 'S' }, { "list", no_argument, NULL, 'l' },
 		{ "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
 	};
@@ -514,6 +543,8 @@ int main(int argc, char **argv)
 	if (optind != argc)
 		return help(stderr);
 	forget_environment();
+	if (args.failures || args.failure)
+		return run_failures();
 	if (args.script)
 		return run_script();
 	return args.replay || args.shrink ? run_one() : run_all();

@@ -89,6 +89,7 @@ void sim_excuse_close(void);
 void sim_excuse_cancel(const void *op, bool begins);
 void sim_excuse_death(void);
 void sim_excuse_flush(void);		/* one failed that no file knows of */
+void sim_excuse_every_death(void);	/* of any worker, from here on */
 void sim_excuse_fault(void);
 bool sim_fault_happened(void);
 bool sim_death_happened(void);

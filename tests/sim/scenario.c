@@ -27,8 +27,10 @@ bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, 
 			  sim_chance(500) ? GYRE_SPIN_AUTO : 1 + sim_random(20 * SIM_US);
 	options.drain_ns = drain_ns;
 	sim_expect(workers, inflight_max, drain_ns ? drain_ns : 5 * SIM_S);
+	options.flags = sim_chance(300) ? GYRE_PIN_WORKERS : 0;
 	status = gyre_open(&options, ret);
 	sim_trace("gyre_open: %s", gyre_status_name(status));
+	sim_check_told(status);
 	if (status == GYRE_OK)
 		return true;
 	sim_reach(SIM_OPEN_FAILED);
@@ -38,6 +40,22 @@ bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, 
 	return false;
 }
 
+void sim_check_told(enum gyre_status status)
+{
+	static const char nothing[] = "no error: ";
+	bool silent = strncmp(gyre_last_error(), nothing, strlen(nothing)) == 0;
+
+	/* Out of memory for the thread's record, there is nowhere to note anything. */
+	if (status == GYRE_NO_MEMORY && !sim_pointer_get() && sim_fault_happened() && !silent)
+		return;
+	if (gyre_last_status() != status)
+		sim_fail("%s was answered, and gyre_last_status() says %s", gyre_status_name(status),
+			 gyre_status_name(gyre_last_status()));
+	if (silent != (status == GYRE_OK))
+		sim_fail("%s was answered, and gyre_last_error() says \"%s\"", gyre_status_name(status),
+			 gyre_last_error());
+}
+
 void sim_close_runtime(struct gyre *rt)
 {
 	enum gyre_status status;
@@ -45,6 +63,7 @@ void sim_close_runtime(struct gyre *rt)
 	sim_excuse_close();
 	sim_trace("closes the runtime");
 	status = gyre_close(rt);
+	sim_check_told(status);
 	if (status != GYRE_OK && !sim_fault_happened())
 		sim_fail("gyre_close: %s", gyre_status_name(status));
 	if (status == GYRE_OK && sim_uring_has_calls())
@@ -177,6 +196,7 @@ enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call)
 	lend(call);
 	say_call(call, "gyre_call", NULL);
 	status = gyre_call(rt, sim_prep, call, &res);
+	sim_check_told(status);
 	sim_answered(call, status, gyre_last_effect(), res, 0, 0, 0);
 	take_back(call);
 	return status;
@@ -205,6 +225,7 @@ enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct g
 			last_ns = timeout_ns;
 	}
 	status = gyre_callv(rt, ops, count);
+	sim_check_told(status);
 	sim_returned(&calls[0], gyre__deadline(start_ns, last_ns));
 	before = 0;
 	timeout_ns = 0;

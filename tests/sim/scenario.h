@@ -48,6 +48,9 @@ enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call);
 enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct gyre_op *ops,
 			       unsigned count);
 
+/* A function has answered status: its thread finds the same, and a sentence, if it has a record. */
+void sim_check_told(enum gyre_status status);
+
 /* Waits so long on the virtual clock. */
 void sim_sleep(uint64_t ns);
 
@@ -55,6 +58,6 @@ void sim_sleep(uint64_t ns);
 sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scenario_close_race,
 	scenario_death, scenario_cancel_only, scenario_cancel_death, scenario_on_time,
 	scenario_crowd, scenario_free, scenario_close_fd, scenario_leave, scenario_sync,
-	scenario_sync_death, scenario_durable, scenario_durable_death;
+	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_program;
 
 #endif

@@ -301,15 +301,24 @@ static void wait_main(void *arg)
 	sim_call_many(play.rt, caller->calls, caller->ops, 1);
 }
 
+/* Between two looks; where many are needed, they are needed for long. */
+static void sleep_longer(uint64_t *pause_ns)
+{
+	sim_sleep(1 + sim_random(*pause_ns));
+	if (*pause_ns < 10 * SIM_MS)
+		*pause_ns += *pause_ns / 8;
+}
+
 /* Until one cancel was accepted, or there is nothing to cancel. */
 static void cancel_patiently(struct caller *caller)
 {
+	uint64_t pause_ns = 5 * SIM_US;
 	enum gyre_status status;
 
 	do {
 		status = sim_cancel(play.rt, &caller->ops[0]);
 		if (status != GYRE_OK)
-			sim_sleep(1 + sim_random(5 * SIM_US));
+			sleep_longer(&pause_ns);
 	} while (status != GYRE_OK && !caller->calls[0].answered);
 }
 
@@ -432,6 +441,7 @@ void scenario_crowd(void *arg)
  */
 void scenario_free(void *arg)
 {
+	uint64_t pause_ns = 5 * SIM_US;
 	struct sim_thread *thread;
 	struct caller *caller;
 
@@ -441,7 +451,7 @@ void scenario_free(void *arg)
 	if (sim_open(1, sim_random(SIM_MS), &play.rt)) {
 		thread = sim_spawn("caller", wait_main, caller);
 		while (!caller->calls[0].prepared && !caller->calls[0].answered)
-			sim_sleep(1 + sim_random(5 * SIM_US));
+			sleep_longer(&pause_ns);
 		sim_excuse_close();
 		gyre_free(play.rt);
 		sim_join(thread);

@@ -148,7 +148,7 @@ static void check_buffers_back(void)
 	if (before == 0 || gyre_buffer_get(play.rt, BUFFER_BYTES, &buffer) != GYRE_OK)
 		return;
 	note_buffer(buffer);
-	if (play.buffer_count != before)
+	if (play.buffer_count != before && !sim_fault_happened())
 		sim_fail("a buffer that was left is never given out again");
 	gyre_buffer_put(buffer);
 }

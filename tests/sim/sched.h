@@ -37,6 +37,7 @@ struct sim_events {
 struct sim_outcome {
 	bool failed;
 	bool blocked;		/* it failed as nobody could go on */
+	bool stuck;		/* that, or nobody got on */
 	const char *oracle;	/* which check failed: the same text for the same check */
 	char reason[512];
 	uint64_t hash;		/* of everything that was decided and done: equal for equal seeds */
@@ -92,6 +93,9 @@ uint64_t sim_random(uint64_t n);
 bool sim_chance(unsigned per_mille);
 /* So many of 1000 stores linger: for 1 to 2^octaves; the others for 0. */
 uint64_t sim_linger(unsigned per_mille, unsigned octaves);
+
+/* This run may take so many times as long as others before it is said that nobody gets on. */
+void sim_allow_steps(unsigned times);
 
 uint64_t sim_now_ns(void);
 void sim_pass_ns(uint64_t ns);

@@ -1162,6 +1162,14 @@ static int wait_for_cqes(struct kring *ring, unsigned min_complete, uint64_t dea
 	}
 }
 
+void sim_uring_break(int fd)
+{
+	struct kring *ring = ring_of(fd);
+
+	if (ring)
+		ring->broken = true;
+}
+
 int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned flags, void *arg,
 		    size_t arg_size)
 {

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One thread that calls each function once, both ways: what the failure loops
+ * need, so that every call out of the library is made by somebody.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "failures.h"
+#include "scenario.h"
+
+#define BYTES	16
+
+static struct {
+	struct gyre *rt;
+	int pipe[2], file;
+	char bytes[4][BYTES];
+	struct sim_call calls[4], left;	/* the last may fly on after its answer */
+	struct gyre_op ops[4];
+	struct __kernel_timespec ts;
+	bool on_ring;			/* GYRE_ROUTE */
+} play;
+
+/* Could the simulated kernel have answered this by its own dice? */
+static bool is_dice(int error)
+{
+	switch (error) {
+	case -EINTR:
+	case -ENOENT:			/* it has no paths */
+	case -EIO:
+	case -ENOSPC:
+	case -EDQUOT:
+	case -EFBIG:
+		return true;
+	case -ENOMEM:
+	case -EAGAIN:
+		return play.on_ring;
+	default:
+		return false;
+	}
+}
+
+/* What a function of the pread() family has answered; before: failures met until then. */
+static void check_io(const char *what, ssize_t res, unsigned before)
+{
+	bool met = sim_failures_met() != before;
+	enum gyre_status status = gyre_last_status();
+	int passed_on = sim_failures_passed_on();
+
+	sim_trace("%s: %zd", what, res);
+	/* The whole of a read or write may be got at in more than one go. */
+	if (res >= 0 && met && passed_on && passed_on != -EINTR && passed_on != -EAGAIN)
+		sim_fail("%s: %zd, though a system call failed", what, res);
+	if (res >= 0 || (met && res == passed_on) || is_dice((int)res))
+		return;
+	if (!sim_pointer_get() && sim_fault_happened() && res == -ENOMEM)
+		return;
+	if (status == GYRE_OK || res != gyre_status_errno(status))
+		sim_fail("%s: %zd, which nobody said, and %s", what, res, gyre_status_name(status));
+	if (status != GYRE_UNSUPPORTED && !sim_fault_happened())
+		sim_fail("%s: %s, and nothing has failed", what, gyre_status_name(status));
+	sim_check_told(status);
+}
+
+#define CHECK_IO(call) \
+	do { \
+		unsigned before_ = sim_failures_met(); \
+		ssize_t res_ = (call); \
+\
+		check_io(#call, res_, before_); \
+	} while (0)
+
+static void check_status(const char *what, enum gyre_status status)
+{
+	sim_trace("%s: %s", what, gyre_status_name(status));
+	sim_check_told(status);
+	if (status == GYRE_OK || sim_fault_happened())
+		return;
+	if (status != GYRE_SYSTEM || !is_dice(-errno))
+		sim_fail("%s: %s, and nothing has failed", what, gyre_last_error());
+}
+
+#define CHECK_STATUS(call)	check_status(#call, (call))
+
+static void read_and_write(void)
+{
+	struct iovec iov = { play.bytes[0], BYTES };
+	struct gyre *rt = play.rt;
+	char *bytes = play.bytes[0];
+	struct statx stx;
+	int fd;
+
+	sim_lend(play.bytes, sizeof(play.bytes), NULL);
+	sim_lend(&iov, sizeof(iov), NULL);
+	sim_lend(&stx, sizeof(stx), NULL);
+	CHECK_IO(gyre_write(rt, play.pipe[1], bytes, 8));
+	CHECK_IO(gyre_poll(rt, play.pipe[1], POLLOUT, GYRE_FOREVER));
+	CHECK_IO(gyre_poll(rt, play.pipe[0], POLLIN, 20 * SIM_US));
+	sim_scenario_write(play.pipe[1], "enough for everybody", 20);
+	CHECK_IO(gyre_read(rt, play.pipe[0], bytes, 4));
+	CHECK_IO(gyre_pread(rt, play.file, bytes, BYTES, 0));
+	CHECK_IO(gyre_pwrite(rt, play.file, bytes, BYTES, 4));
+	CHECK_IO(gyre_pread_full(rt, play.file, bytes, BYTES, 0));
+	CHECK_IO(gyre_pwrite_full(rt, play.file, bytes, BYTES, 0));
+	CHECK_IO(gyre_preadv2(rt, play.file, &iov, 1, 0, 0));
+	CHECK_IO(gyre_pwritev2(rt, play.file, &iov, 1, 0, 0));
+	CHECK_IO(gyre_fsync(rt, play.file));
+	CHECK_IO(gyre_fdatasync(rt, play.file));
+	CHECK_IO(gyre_fallocate(rt, play.file, 0, 0, BYTES));
+	CHECK_IO(gyre_statx(rt, AT_FDCWD, "a path", 0, STATX_SIZE, &stx));
+	CHECK_IO(fd = gyre_openat(rt, AT_FDCWD, "a path", O_RDONLY, 0));
+	if (fd >= 0)
+		sim_scenario_close(fd);
+	sim_take_back(&stx);
+	sim_take_back(&iov);
+	sim_take_back(play.bytes);
+}
+
+/* A chain, a time-out, and something that is not to be cancelled. */
+static void send_many(void)
+{
+	memset(play.ops, 0, sizeof(play.ops));
+	sim_call_init(&play.calls[0], IORING_OP_WRITE, play.file, play.bytes[0], BYTES, 0);
+	sim_call_init(&play.calls[1], IORING_OP_FSYNC, play.file, NULL, 0, 0);
+	sim_call_init(&play.calls[2], IORING_OP_READ, play.pipe[0], play.bytes[2], BYTES, 0);
+	sim_call_timeout(&play.calls[3], &play.ts, 30 * SIM_US);
+	play.ops[0].flags = GYRE_OP_LINK;
+	play.ops[2].timeout_ns = 50 * SIM_US;
+	sim_call_many(play.rt, play.calls, play.ops, 4);
+	if (gyre_op_cancel(play.rt, &play.ops[0]) == GYRE_OK)
+		sim_fail("what is answered was cancelled");
+}
+
+static void leave_in_a_buffer(void)
+{
+	struct gyre_buffer *buffer;
+	enum gyre_status status = gyre_buffer_get(play.rt, BYTES, &buffer);
+
+	check_status("gyre_buffer_get", status);
+	if (status != GYRE_OK)
+		return;
+	memset(play.ops, 0, sizeof(play.ops));
+	sim_call_init(&play.left, IORING_OP_READ, play.pipe[0], gyre_buffer_data(buffer), BYTES, 0);
+	play.ops[0].flags = GYRE_OP_LEAVE;
+	play.ops[0].timeout_ns = 20 * SIM_US;
+	sim_call_many(play.rt, &play.left, play.ops, 1);
+	gyre_buffer_put(buffer);
+}
+
+static void look_around(void)
+{
+	struct gyre_stats stats = { .size = sizeof(stats) };
+	int other = sim_scenario_file("to be closed", 12);
+
+	CHECK_STATUS(gyre_stats_get(play.rt, &stats));
+	CHECK_STATUS(gyre_stats_write(play.rt, play.file, GYRE_FORMAT_JSON));
+	CHECK_STATUS(gyre_dump(play.rt, play.file));
+	CHECK_IO(gyre_close_fd(play.rt, other));
+	if (sim_file_get(other))
+		sim_scenario_close(other);	/* it was refused, before anything was closed */
+}
+
+/* What has failed once must not be felt any more. */
+static void call_as_usual(void)
+{
+	bool over = sim_failures_over();
+	enum gyre_status status;
+
+	sim_call_init(&play.calls[0], IORING_OP_NOP, -1, NULL, 0, 0);
+	status = sim_call_one(play.rt, &play.calls[0]);
+	if (over && status != GYRE_OK && !sim_death_happened())
+		sim_fail("a failure is over, and still a call is answered %s", gyre_last_error());
+}
+
+void scenario_program(void *arg)
+{
+	(void)arg;
+	memset(&play, 0, sizeof(play));
+	play.on_ring = sim_chance(400);
+	setenv("GYRE_ROUTE", play.on_ring ? "ring" : "caller", 1);
+	sim_scenario_pipe(play.pipe);
+	play.file = sim_scenario_file("the contents of a file, forty bytes long", 40);
+	if (sim_open(1 + (unsigned)sim_random(2), sim_random(SIM_MS), &play.rt)) {
+		call_as_usual();
+		read_and_write();
+		send_many();
+		leave_in_a_buffer();
+		look_around();
+		call_as_usual();
+		sim_close_runtime(play.rt);
+		gyre_free(play.rt);
+	}
+	sim_scenario_close(play.pipe[0]);
+	sim_scenario_close(play.pipe[1]);
+	sim_scenario_close(play.file);
+	unsetenv("GYRE_ROUTE");
+}
