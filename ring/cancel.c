@@ -227,7 +227,6 @@ static void judge_waiting(struct gyre__ring *ring, judge_fn *judge, uint64_t arg
 
 	ring->waiting = (struct gyre__batch_queue){ NULL, NULL };
 	while ((batch = gyre__batch_queue_take(&queue))) {
-		batch->next_deadline_ns = GYRE__NEVER;
 		judge_batch(ring, batch, judge, arg);
 		if (batch->started < batch->count) {
 			gyre__batch_queue_push(&ring->waiting, batch);
@@ -256,6 +255,11 @@ static gyre__verdict judge_deadline(struct gyre__batch *batch, uint32_t index, u
 
 void gyre__ring_expire_waiting(struct gyre__ring *ring, uint64_t now_ns)
 {
+	struct gyre__batch *batch;
+
+	/* Only here, as only this looks for the next one. */
+	for (batch = ring->waiting.head; batch; batch = batch->queue_next)
+		batch->next_deadline_ns = GYRE__NEVER;
 	judge_waiting(ring, judge_deadline, now_ns);
 }
 

@@ -129,6 +129,39 @@ TEST(op_that_waits_for_room_times_out_without_having_been_tried)
 	silence_close(&silence);
 }
 
+static void *call_late(void *arg)
+{
+	struct silence *late = arg;
+
+	late->status = gyre_callv(late->rt, late->ops, 1);
+	return NULL;
+}
+
+TEST(op_that_waits_for_room_times_out_though_another_was_refused_or_cancelled)
+{
+	struct gyre_op nowait = test_op(prep_counted, NULL), unwanted = nowait;
+	struct silence silence, late = { .ops = { nowait } }, other = { .ops = { unwanted } };
+
+	silence_open(&silence, 1, 1);
+	silence_start(&silence, 1);
+	late.rt = other.rt = silence.rt;
+	late.ops[0].timeout_ns = 40 * SOON;
+	expect_eq(pthread_create(&late.caller, NULL, call_late, &late), 0);
+	await(test_stat(silence.rt, queued) == 1);
+	nowait.flags = GYRE_OP_NOWAIT;
+	expect_status(gyre_callv(silence.rt, &nowait, 1), GYRE_BUSY);
+	expect_eq(pthread_create(&other.caller, NULL, call_late, &other), 0);
+	await(gyre_op_cancel(silence.rt, &other.ops[0]) == GYRE_OK);
+	pthread_join(other.caller, NULL);
+	expect_status(other.status, GYRE_CANCELLED);
+	pthread_join(late.caller, NULL);
+	expect_status(late.status, GYRE_TIMED_OUT);
+	expect_op(&late.ops[0], GYRE_TIMED_OUT, -ECANCELED, GYRE_EFFECT_NONE);
+	silence_break(&silence, 1);
+	expect_status(silence_join(&silence), GYRE_OK);
+	silence_close(&silence);
+}
+
 TEST(ops_of_one_batch_time_out_in_flight_and_in_the_queue)
 {
 	struct silence silence;
