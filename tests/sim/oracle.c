@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "coverage.h"
+#include "deadline.h"
 #include "kernel.h"
 #include "sched.h"
 
@@ -51,6 +52,7 @@ static struct {
 void sim_oracle_begin(void)
 {
 	memset(&oracle, 0, sizeof(oracle));
+	sim_deadline_begin();
 }
 
 void sim_oracle_end(void)
@@ -89,6 +91,7 @@ void sim_excuse_close(void)
 	if (!oracle.closed)
 		oracle.closed_ns = sim_now_ns();
 	oracle.closed = true;
+	sim_deadline_closing();
 }
 
 static unsigned find_asked(const void *op)
@@ -134,6 +137,7 @@ void sim_begin_call(struct sim_call *call)
 void sim_excuse_death(void)
 {
 	oracle.died = true;
+	sim_deadline_died();
 }
 
 void sim_excuse_flush(void)
@@ -149,6 +153,11 @@ void sim_excuse_fault(void)
 bool sim_fault_happened(void)
 {
 	return oracle.fault || oracle.died;
+}
+
+bool sim_call_has_failed(void)
+{
+	return oracle.fault;
 }
 
 void sim_excuse_every_death(void)

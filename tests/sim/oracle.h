@@ -41,6 +41,8 @@ struct sim_call {
 	bool posted;			/* its CQE was made */
 	bool delivered;			/* and was there to be seen while its ring lived */
 	int res;			/* what the CQE said */
+	uint64_t taken_ns, asked_ns, ended_ns;	/* see deadline.h */
+	uint64_t refusals_before;	/* of the kernel, before it was sent */
 	/* What the caller was told. */
 	bool answered;
 	bool left;			/* answered with GYRE_OP_LEAVE: the kernel may go on */
@@ -93,5 +95,6 @@ void sim_excuse_every_death(void);	/* of any worker, from here on */
 void sim_excuse_fault(void);
 bool sim_fault_happened(void);
 bool sim_death_happened(void);
+bool sim_call_has_failed(void);		/* one out of the library; a death is none */
 
 #endif

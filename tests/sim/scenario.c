@@ -3,7 +3,10 @@
 
 #include <stdio.h>
 
+#include "deadline.h"
 #include "sched.h"
+
+#define DRAIN_NS_DEFAULT	(5 * SIM_S)	/* what 0 means */
 
 unsigned sim_many(unsigned small, unsigned large)
 {
@@ -26,8 +29,9 @@ bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, 
 	options.spin_ns = sim_chance(600) ? GYRE_SPIN_NEVER :
 			  sim_chance(500) ? GYRE_SPIN_AUTO : 1 + sim_random(20 * SIM_US);
 	options.drain_ns = drain_ns;
-	sim_expect(workers, inflight_max, drain_ns ? drain_ns : 5 * SIM_S);
+	sim_expect(workers, inflight_max, drain_ns ? drain_ns : DRAIN_NS_DEFAULT);
 	options.flags = sim_chance(300) ? GYRE_PIN_WORKERS : 0;
+	sim_deadline_opened(drain_ns ? drain_ns : DRAIN_NS_DEFAULT);
 	status = gyre_open(&options, ret);
 	sim_trace("gyre_open: %s", gyre_status_name(status));
 	sim_check_told(status);
@@ -58,12 +62,14 @@ void sim_check_told(enum gyre_status status)
 
 void sim_close_runtime(struct gyre *rt)
 {
+	uint64_t start_ns = sim_now_ns();
 	enum gyre_status status;
 
 	sim_excuse_close();
 	sim_trace("closes the runtime");
 	status = gyre_close(rt);
 	sim_check_told(status);
+	sim_deadline_closed(start_ns);
 	if (status != GYRE_OK && !sim_fault_happened())
 		sim_fail("gyre_close: %s", gyre_status_name(status));
 	if (status == GYRE_OK && sim_uring_has_calls())
@@ -160,6 +166,7 @@ void sim_prep(struct io_uring_sqe *sqe, void *arg)
 static void lend(struct sim_call *call)
 {
 	sim_begin_call(call);
+	sim_deadline_sent(call);
 	if (call->buf && !call->left)
 		sim_lend(call->buf, call->len, call);
 }
@@ -190,6 +197,7 @@ static void say_call(const struct sim_call *call, const char *how, const struct 
 
 enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call)
 {
+	uint64_t start_ns = sim_now_ns();
 	enum gyre_status status;
 	int res = -1;
 
@@ -197,6 +205,7 @@ enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call)
 	say_call(call, "gyre_call", NULL);
 	status = gyre_call(rt, sim_prep, call, &res);
 	sim_check_told(status);
+	sim_deadline_back(call, NULL, 1, status, start_ns);
 	sim_answered(call, status, gyre_last_effect(), res, 0, 0, 0);
 	take_back(call);
 	return status;
@@ -226,6 +235,7 @@ enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct g
 	}
 	status = gyre_callv(rt, ops, count);
 	sim_check_told(status);
+	sim_deadline_back(calls, ops, count, status, start_ns);
 	sim_returned(&calls[0], gyre__deadline(start_ns, last_ns));
 	before = 0;
 	timeout_ns = 0;

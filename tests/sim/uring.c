@@ -17,6 +17,7 @@
 #include <sys/uio.h>
 
 #include "coverage.h"
+#include "deadline.h"
 #include "kernel.h"
 #include "sched.h"
 
@@ -252,6 +253,7 @@ static void kop_promise(struct kop *op)
 	if (op->call) {
 		op->call->posted = true;
 		op->call->res = op->res;
+		sim_deadline_asked(op->call);	/* there is nothing more to cancel */
 	}
 	op->unseen = !cq_post(op->ring, op->user_data, op->res, IORING_CQE_F_MORE);
 	due(op, sim_now_ns() + sim_random(sim_chance(200) ? 5 * SIM_MS : 20 * SIM_US));
@@ -300,6 +302,7 @@ static void kop_complete(struct kop *op, int res)
 	sim_note(op->user_data ^ (uint64_t)(uint32_t)res << 32);
 	op->res = res;
 	op->order = uring.order++;
+	sim_deadline_ended(op->call);
 	/* A cancel is carried out within the submit, and is told before what waits as task work. */
 	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG) ||
 	    (op->opcode == IORING_OP_ASYNC_CANCEL && !op->behind && sim_chance(500))) {
@@ -332,6 +335,12 @@ static void run_task_work(struct kring *ring)
 
 /* ---------------------------------------------------------------- effects -- */
 
+/* The library's read of its own eventfd waits for one, and does nothing else. */
+static bool may_be_slow(const struct kop *op)
+{
+	return op->call || op->opcode == IORING_OP_ASYNC_CANCEL;
+}
+
 static void kop_start(struct kop *op)
 {
 	const struct sim_call *before = op->call ? op->call->before : NULL;
@@ -348,7 +357,7 @@ static void kop_start(struct kop *op)
 			(sim_chance(500) ? sim_random(20 * SIM_US) : 0));
 	} else if (sim_chance(400)) {
 		due(op, now_ns);
-	} else if (sim_chance(sim_faults.slow)) {
+	} else if (may_be_slow(op) && sim_chance(sim_faults.slow)) {
 		sim_reach(SIM_SLOW);
 		due(op, now_ns + sim_random(sim_chance(500) ? 20 * SIM_MS : SIM_MS / 4));
 	} else {
@@ -678,6 +687,7 @@ static void release(struct kring *ring)
 
 	ring->registered = NULL;
 	ring->release_ns = SIM_NEVER;
+	sim_deadline_let_go();
 	if (file) {
 		sim_trace("the kernel lets go of a closed ring");
 		sim_file_unref(file);
@@ -995,9 +1005,16 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 		if (call->wrong)
 			sim_fail("call %u is submitted, and should have been refused", call->id);
 		call->taken++;
+		sim_deadline_taken(call);
 		call->flying++;
 		if (++ring->calls > sim_inflight_max())
 			sim_fail("%u ops are in flight, which is more than inflight_max", ring->calls);
+	}
+	if (op->opcode == IORING_OP_ASYNC_CANCEL) {
+		const struct kop *target = cancel_target(op);
+
+		if (target && target->call)
+			sim_deadline_asked(target->call);
 	}
 	sim_trace("the kernel takes %s%s", describe(op),
 		  sqe->flags & IOSQE_IO_LINK ? ", and then what follows" : "");
@@ -1120,10 +1137,12 @@ static int refuse(struct kring *ring, unsigned to_submit)
 	}
 	if (to_submit && sim_chance(sim_faults.eagain)) {
 		sim_reach(SIM_EAGAIN);
+		sim_deadline_refused();
 		return told(-EAGAIN);
 	}
 	if (sim_chance(sim_faults.ebusy)) {
 		sim_reach(SIM_EBUSY);
+		sim_deadline_refused();
 		return told(-EBUSY);
 	}
 	return 0;
@@ -1200,8 +1219,10 @@ int sim_uring_enter(int fd, unsigned to_submit, unsigned min_complete, unsigned 
 	}
 	count = submit(ring, count);
 	sim_pass_ns(500);
-	if (count < to_submit)
+	if (count < to_submit) {
+		sim_deadline_refused();
 		return count ? (int)count : -EAGAIN;
+	}
 	if ((flags & IORING_ENTER_GETEVENTS) || !(ring->flags & IORING_SETUP_DEFER_TASKRUN)) {
 		run_task_work(ring);
 		cq_flush(ring);
