@@ -124,14 +124,11 @@ void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool c
 
 void gyre__reply_give(struct gyre__reply *reply)
 {
-	int eventfd = reply->eventfd, rc;
+	int eventfd = reply->eventfd;
 
 	/* Release: the answer. Pairs with the acquire in reply_is_there(). */
-	if (!(gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP))
-		return;
-	do
-		rc = gyre__sys->eventfd_write(eventfd);
-	while (rc == -EINTR || rc == -EAGAIN || rc == -ENOMEM);
+	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP)
+		gyre__ring_tell(eventfd);
 }
 
 void gyre__reply_await(struct gyre__reply *reply)
