@@ -218,8 +218,8 @@ check_output()
 # Commands as the page has them, but that a benchmark is over at once.
 run_shell()
 {
-	if [ ! -x "$build/gyre-bench" ]; then
-		skip "$3: the commands at line $2 run" "gyre-bench was not built"
+	if [ ! -x "$build/gyre-bench" ] || [ ! -x "$build/gyre-probe" ]; then
+		skip "$3: the commands at line $2 run" "the tools were not built"
 		return
 	fi
 	if [ "$can_run" = no ]; then
@@ -236,7 +236,8 @@ case \$* in
 esac
 exec '$build/gyre-bench' "\$@" --time 0.02 --warmup 0 --rounds 1 --quiet
 TXT
-	chmod +x bin/gyre-bench
+	printf '%s\n' '#!/bin/sh' "exec '$build/gyre-probe' \"\$@\"" >bin/gyre-probe
+	chmod +x bin/gyre-bench bin/gyre-probe
 	if PATH=$PWD/bin:$PATH TMPDIR=$PWD timeout "$patience" sh -e "$1" >log 2>&1; then
 		report ok "$3: the commands at line $2 run"
 	else
