@@ -214,7 +214,7 @@ test_policy()
 # limited FLAG VALUE COMMAND...
 limited()
 (
-	ulimit "$1" "$2"
+	ulimit "$1" "$2" || exit 125
 	shift 2
 	exec "$@"
 )
@@ -229,12 +229,17 @@ test_limits()
 		check "$what" '[ $status -eq 1 ]' silent \
 			'json "\$lack{memlock}{how} =~ /each locks \d+ KiB.*LimitMEMLOCK=/"'
 	fi
-	run limited -l 4096 "$jail" no-lock -- "$probe" --json --ring-entries 64 --inflight 128
-	check "rings are counted in those of the size that is asked about" '[ $status -eq 0 ]' silent \
-		'json "\$j->{limits}{ring_entries} == 64 && \$j->{limits}{inflight_max} == 128"' \
-		'json "\$j->{limits}{memlock_bytes} == 4 << 20"' \
-		'json "!\$j->{limits}{memlock_counts} || \$j->{limits}{rings} ==
-			int((4 << 20) / \$j->{limits}{ring_bytes})"'
+	what="rings are counted in those of the size that is asked about"
+	if ! limited -l 4096 true 2>/dev/null; then
+		skip "$what" "the limit of locked memory is lower here"
+	else
+		run limited -l 4096 "$jail" no-lock -- "$probe" --json --ring-entries 64 --inflight 128
+		check "$what" '[ $status -eq 0 ]' silent \
+			'json "\$j->{limits}{ring_entries} == 64 && \$j->{limits}{inflight_max} == 128"' \
+			'json "\$j->{limits}{memlock_bytes} == 4 << 20"' \
+			'json "!\$j->{limits}{memlock_counts} || \$j->{limits}{rings} ==
+				int((4 << 20) / \$j->{limits}{ring_bytes})"'
+	fi
 	run limited -n 5 "$probe" --json
 	check "without descriptors: a sentence, status 1" '[ $status -eq 1 ]' silent \
 		'json "\$lack{descriptors}{how} =~ /LimitNOFILE=/"' \

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -138,20 +139,20 @@ static uint64_t locked_bytes(const struct io_uring_params *params)
 
 static void ask_opcodes(struct probe_ring *ring, int fd)
 {
-	struct {
-		struct io_uring_probe head;
-		struct io_uring_probe_op ops[256];
-	} answer;
+	struct io_uring_probe *answer;
 	unsigned i;
 
-	memset(&answer, 0, sizeof(answer));
-	if (syscall(__NR_io_uring_register, fd, IORING_REGISTER_PROBE, &answer, 256) < 0) {
-		ring->register_error = -errno;
+	answer = calloc(1, sizeof(*answer) + 256 * sizeof(answer->ops[0]));
+	if (!answer)
 		return;
+	if (syscall(__NR_io_uring_register, fd, IORING_REGISTER_PROBE, answer, 256) < 0) {
+		ring->register_error = -errno;
+	} else {
+		ring->opcodes_known = true;
+		for (i = 0; i < answer->ops_len; i++)
+			ring->opcode[i] = answer->ops[i].flags & IO_URING_OP_SUPPORTED;
 	}
-	ring->opcodes_known = true;
-	for (i = 0; i < answer.head.ops_len; i++)
-		ring->opcode[i] = answer.ops[i].flags & IO_URING_OP_SUPPORTED;
+	free(answer);
 }
 
 static void ask_buffers(struct probe_ring *ring, int fd)
