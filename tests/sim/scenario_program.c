@@ -12,7 +12,8 @@
 #include "failures.h"
 #include "scenario.h"
 
-#define BYTES	16
+#define BYTES		16
+#define FILE_BYTES	40
 
 static struct {
 	struct gyre *rt;
@@ -85,6 +86,16 @@ static void check_status(const char *what, enum gyre_status status)
 
 #define CHECK_STATUS(call)	check_status(#call, (call))
 
+/* Past the end of the file: -EINVAL after a first piece is taken for the end, too. */
+static void read_to_the_end(void)
+{
+	unsigned before = sim_failures_met();
+	ssize_t res = gyre_pread_full(play.rt, play.file, play.bytes[0], BYTES, FILE_BYTES - 10);
+
+	if (res < 0 || res > BYTES)
+		check_io("gyre_pread_full at the end", res, before);
+}
+
 static void read_and_write(void)
 {
 	struct iovec iov = { play.bytes[0], BYTES };
@@ -104,6 +115,7 @@ static void read_and_write(void)
 	CHECK_IO(gyre_pread(rt, play.file, bytes, BYTES, 0));
 	CHECK_IO(gyre_pwrite(rt, play.file, bytes, BYTES, 4));
 	CHECK_IO(gyre_pread_full(rt, play.file, bytes, BYTES, 0));
+	read_to_the_end();
 	CHECK_IO(gyre_pwrite_full(rt, play.file, bytes, BYTES, 0));
 	CHECK_IO(gyre_preadv2(rt, play.file, &iov, 1, 0, 0));
 	CHECK_IO(gyre_pwritev2(rt, play.file, &iov, 1, 0, 0));
@@ -182,7 +194,7 @@ void scenario_program(void *arg)
 	play.on_ring = sim_chance(400);
 	setenv("GYRE_ROUTE", play.on_ring ? "ring" : "caller", 1);
 	sim_scenario_pipe(play.pipe);
-	play.file = sim_scenario_file("the contents of a file, forty bytes long", 40);
+	play.file = sim_scenario_file("the contents of a file, forty bytes long", FILE_BYTES);
 	if (sim_open(1 + (unsigned)sim_random(2), sim_random(SIM_MS), &play.rt)) {
 		call_as_usual();
 		read_and_write();
