@@ -59,7 +59,7 @@ struct party {
 	bool full;			/* fsync, not fdatasync */
 	bool writes_alone;		/* each of its writes flushes: it waits for its turn before it writes */
 	bool found_failed;		/* before: nothing was flushed */
-	bool flush_failed;		/* just now */
+	int flush_error;		/* just now: that of a flush that failed, or may have, unheard */
 	enum role role;
 	int res;
 	enum gyre_status status;
@@ -136,18 +136,19 @@ static void party_leave(struct gyre__durable *durable, struct party *party)
 }
 
 /*
- * Under the lock: culprit's flush has failed, and all who are inside with the
- * same file may have lost what they have written, though somebody should reset
- * the file before they come to look.
+ * Under the lock: culprit's flush has failed, and so has its file. All who are
+ * inside with it may have lost what they have written, though somebody should
+ * reset it before they come to look. In one step: a reset comes before it or after.
  */
-static void doom_others(struct gyre__durable *durable, const struct party *culprit, int error)
+static void fail_file(struct gyre__durable *durable, const struct party *culprit)
 {
 	struct party *party;
 
+	gyre__failed_mark(&durable->failed, culprit->fd, culprit->flush_error);
 	durable->flushes_failed++;
 	for (party = durable->inside[lane_number(culprit)]; party; party = party->inside_next)
 		if (party != culprit && !party->settled && same_file(party, culprit))
-			party->doomed = error;
+			party->doomed = culprit->flush_error;
 }
 
 /* ------------------------------------------------------------- flushes -- */
@@ -266,8 +267,8 @@ static void hand_over(struct gyre__durable *durable, struct party *leader)
 		lane_add(durable, next);
 	}
 	durable->flushes += !leader->found_failed;
-	if (leader->flush_failed)
-		doom_others(durable, leader, leader->res);
+	if (leader->flush_error)
+		fail_file(durable, leader);
 	leader->settled = leader->res >= 0;
 	for (party = leader->group; party && leader->settled; party = party->next) {
 		party->settled = true;
@@ -284,6 +285,14 @@ static void prep_flush(struct io_uring_sqe *sqe, void *arg)
 	const struct party *party = arg;
 
 	io_uring_prep_fsync(sqe, party->fd, party->full ? 0 : IORING_FSYNC_DATASYNC);
+}
+
+/* What a flush, or a write that flushes, has ended with makes of its file. 0: nothing. */
+static int error_of(const struct party *party)
+{
+	if (party->status != GYRE_OK)	/* cut off, it may have failed, unheard */
+		return party->effect == GYRE_EFFECT_UNKNOWN ? -EIO : 0;
+	return !party->found_failed && gyre__is_flush_failure(party->res) ? party->res : 0;
 }
 
 /* One flush, never repeated, and what it means: by the law of failed flushes. */
@@ -306,17 +315,13 @@ static void flush(struct gyre__failed *failed, struct party *leader)
 		leader->effect = leader->self->last_effect;
 		leader->found_failed = leader->status == GYRE_OK &&
 				       leader->effect == GYRE_EFFECT_NONE;
-		leader->flush_failed = leader->status == GYRE_OK ? !leader->found_failed &&
-				       gyre__is_flush_failure(leader->res) :
-				       leader->effect == GYRE_EFFECT_UNKNOWN;
+		leader->flush_error = error_of(leader);
 		return;
 	}
 	leader->res = leader->full ? gyre__sys->fsync(leader->fd) :
 				     gyre__sys->fdatasync(leader->fd);
-	leader->flush_failed = gyre__is_flush_failure(leader->res);
-	if (leader->flush_failed)
-		gyre__failed_mark(failed, leader->fd, leader->res);
-	else if (leader->res >= 0)
+	leader->flush_error = error_of(leader);
+	if (leader->res >= 0)
 		leader->res = gyre__failed_look(failed, leader->fd);
 }
 
@@ -469,13 +474,9 @@ static void write_all(struct party *party)
 /* A write that flushes has ended: its own failure is noted, and another's is its own. */
 static void judge_dsync(struct gyre__failed *failed, struct party *party)
 {
-	bool cut_off = party->status != GYRE_OK && party->self->last_effect == GYRE_EFFECT_UNKNOWN;
-
-	party->flush_failed = cut_off ||
-			      (party->status == GYRE_OK && gyre__is_flush_failure(party->res));
-	if (party->flush_failed) {	/* cut off, it may have, unheard */
-		gyre__failed_mark(failed, party->fd, cut_off ? -EIO : party->res);
-	} else if (party->res >= 0) {
+	party->effect = party->self->last_effect;
+	party->flush_error = error_of(party);
+	if (party->res >= 0) {
 		party->res = gyre__failed_look(failed, party->fd);
 		party->found_failed = party->res < 0;
 	}
@@ -517,8 +518,8 @@ static void write_dsync(struct gyre__durable *durable, struct party *party)
 	judge_dsync(&durable->failed, party);
 	lock(durable);
 	durable->flushes++;
-	if (party->flush_failed)
-		doom_others(durable, party, party->res);
+	if (party->flush_error)
+		fail_file(durable, party);
 	unlock(durable);
 }
 
@@ -728,7 +729,9 @@ int gyre_durable_reset(struct gyre *rt, int fd)
 
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
+	lock(rt->durable);
 	rc = gyre__failed_forget(&rt->durable->failed, fd);
+	unlock(rt->durable);
 	gyre__thread_leave(self);
 	if (rc == -ENOSPC)
 		gyre__remark(__func__, GYRE_EFFECT_NONE, "flushes of more than %d files have failed, and "

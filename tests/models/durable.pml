@@ -4,7 +4,7 @@
  * somebody resets the file once.
  *
  * Models, in lib/durable.c: join_flush(), gather_group(), flush(), hand_over(),
- * tell_group(), doom_others(), party_enter(), party_leave(), gyre_durable_reset().
+ * tell_group(), fail_file(), party_enter(), party_leave(), gyre_durable_reset().
  *
  * Promised: whoever is answered OK has his write on the medium; of a flush that
  * fails, everybody whom it covered is told, and everybody who calls later, until

@@ -51,6 +51,14 @@ static void check_reason(int fd, ssize_t res)
 			 file->handle.data->number, res);
 }
 
+static void reset(int fd)
+{
+	if (gyre_durable_reset(play.rt, fd) != 0)
+		return;
+	sim_trace("file %u is reset", sim_file_get(fd)->handle.data->number);
+	sim_durable_reset(fd);
+}
+
 static void note(int fd, uint64_t begun, ssize_t res)
 {
 	check_reason(fd, res);
@@ -109,6 +117,9 @@ static void caller_main(void *arg)
 	for (round = 0; round < ROUNDS; round++) {
 		int fd = play.fds[sim_random(DESCRIPTORS)];
 
+		/* Who was told of a failure may mend it, or somebody else's. */
+		if (play.resets && gyre_last_effect() != GYRE_EFFECT_DONE && sim_chance(300))
+			reset(fd);
 		switch (sim_random(6)) {
 		case 0:
 			/* With O_DSYNC it would be told of a failure that nobody else then is. */
@@ -127,7 +138,6 @@ static void caller_main(void *arg)
 static void meddle(void)
 {
 	unsigned i, times = (unsigned)sim_random(6);
-	int fd;
 
 	for (i = 0; i < times; i++) {
 		sim_sleep(sim_random(sim_chance(700) ? 30 * SIM_US : SIM_MS));
@@ -135,9 +145,7 @@ static void meddle(void)
 			sim_power_cut();
 			continue;
 		}
-		fd = play.fds[sim_random(DESCRIPTORS)];
-		if (gyre_durable_reset(play.rt, fd) == 0)
-		sim_durable_reset(fd);
+		reset(play.fds[sim_random(DESCRIPTORS)]);
 	}
 }
 
