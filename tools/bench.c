@@ -32,9 +32,11 @@ const char *bench_work_name(enum bench_work work)
 		[BENCH_NOP] = "nop",
 		[BENCH_BATCH] = "batch",
 		[BENCH_RANDREAD] = "randread",
+		[BENCH_BATCH_READ] = "batch-read",
 		[BENCH_READ] = "read",
 		[BENCH_RANDWRITE] = "randwrite",
 		[BENCH_DURABLE] = "durable",
+		[BENCH_MIXED] = "mixed",
 	};
 
 	return names[work];
@@ -42,7 +44,17 @@ const char *bench_work_name(enum bench_work work)
 
 bool bench_work_writes(enum bench_work work)
 {
-	return work == BENCH_RANDWRITE || work == BENCH_DURABLE;
+	return work == BENCH_RANDWRITE || work == BENCH_DURABLE || work == BENCH_MIXED;
+}
+
+enum bench_work bench_work_find(const char *name)
+{
+	unsigned work;
+
+	for (work = 0; work < BENCH_WORKS; work++)
+		if (strcmp(name, bench_work_name(work)) == 0)
+			break;
+	return work;
 }
 
 bool bench_case_uses_file(const struct bench_case *kase)
@@ -72,12 +84,15 @@ void bench_case_name(struct bench_case *kase)
 	char text[32];
 
 	kase->what[0] = '\0';
-	name_add(kase, "%s", kase->work == BENCH_BATCH ? "nop" : bench_work_name(kase->work));
+	/* That it is a batch, the end of the name tells. */
+	name_add(kase, "%s", kase->work == BENCH_BATCH ? "nop" :
+		 kase->work == BENCH_BATCH_READ ? "randread" : bench_work_name(kase->work));
 	if (bench_case_uses_file(kase) && kase->block_size != 4096)
 		name_add(kase, " %s", bench_text_bytes(text, sizeof(text), kase->block_size));
 	if (bench_case_uses_file(kase))
 		name_add(kase, kase->direct ? " O_DIRECT" : " buffered");
-	name_add(kase, ", %u caller%s", kase->callers, kase->callers == 1 ? "" : "s");
+	if (kase->callers > 0)
+		name_add(kase, ", %u caller%s", kase->callers, kase->callers == 1 ? "" : "s");
 	if (kase->vectored)
 		name_add(kase, ", batch of %u", kase->batch);
 	if (kase->rate > 0)
@@ -130,6 +145,16 @@ static int run_case(const struct bench_plan *plan, struct bench_case *kase,
 	return rc;
 }
 
+/* After a failure: what had been measured until then is not lost with it. */
+static void report_rest(const struct bench_plan *plan, FILE *table, unsigned tried)
+{
+	unsigned i;
+
+	for (i = plan->suite || tried == 0 ? 0 : tried - 1; i < tried; i++)
+		if (plan->cases[i].rounds_done > 0)
+			bench_report_case(table, &plan->cases[i]);
+}
+
 /* table NULL: none is wanted, standard output is the report's. */
 static int run_plan(struct bench_plan *plan, struct bench_target *target, FILE *table)
 {
@@ -148,6 +173,8 @@ static int run_plan(struct bench_plan *plan, struct bench_target *target, FILE *
 	}
 	if (rc == 0 && table && plan->suite)
 		bench_report_suite(table, plan);
+	if (rc < 0 && table)
+		report_rest(plan, table, i);
 	return rc;
 }
 
@@ -161,20 +188,47 @@ static bool plan_uses_file(const struct bench_plan *plan)
 	return false;
 }
 
-/* target NULL: no case uses a file. */
-static int measure(struct bench_plan *plan, struct bench_target *target, struct bench_json *json)
+struct outputs {
+	struct bench_output json;
+	struct bench_output plot;
+};
+
+static int check_outputs(const struct outputs *outputs, const struct bench_target *target)
 {
-	FILE *table = json->file == stdout ? NULL : stdout;
+	const struct bench_output *output = &outputs->json;
+
+	if (!bench_output_is(output, target))
+		output = &outputs->plot;
+	if (!bench_output_is(output, target))
+		return 0;
+	bench_complain("%s is the file that is measured; figures need another one", output->path);
+	return -BENCH_EXIT_USAGE;
+}
+
+/* What was asked for beside the table, or instead of it. */
+static int write_outputs(struct outputs *outputs, const struct bench_plan *plan,
+			 const struct bench_target *target, const struct bench_machine *machine)
+{
+	int rc = 0;
+
+	if (outputs->json.file)
+		rc = bench_json_write(&outputs->json, plan, target, machine);
+	if (rc == 0 && outputs->plot.file)
+		rc = bench_plot_write(&outputs->plot, plan, machine);
+	return rc;
+}
+
+/* target NULL: no case uses a file. */
+static int measure(struct bench_plan *plan, struct bench_target *target, struct outputs *outputs)
+{
+	FILE *table = outputs->json.file == stdout || outputs->plot.file == stdout ? NULL : stdout;
 	struct bench_machine machine;
 	int rc = 0;
 
-	if (target && json->file && bench_json_is(json, target)) {
-		bench_complain("%s is the file that is measured; --json needs another one",
-			       json->path);
-		return -BENCH_EXIT_USAGE;
-	}
+	if (target)
+		rc = check_outputs(outputs, target);
 	/* The header tells what became of the page cache, so that comes first. */
-	if (target && !plan->suite)
+	if (rc == 0 && target && !plan->suite)
 		rc = bench_target_prepare(target, &plan->cases[0]);
 	if (rc < 0)
 		return rc;
@@ -183,34 +237,74 @@ static int measure(struct bench_plan *plan, struct bench_target *target, struct 
 	if (table)
 		bench_report_header(table, plan, target, &machine);
 	rc = run_plan(plan, target, table);
-	if (rc == 0 && json->file)
-		rc = bench_json_write(json, plan, target, &machine);
+	return rc < 0 ? rc : write_outputs(outputs, plan, target, &machine);
+}
+
+/* Opens the file, where one is used. */
+static int measure_plan(struct bench_plan *plan, struct outputs *outputs)
+{
+	static struct bench_target target = { .fd = -1, .direct_fd = -1 };
+	bool file = plan_uses_file(plan);
+	int rc = 0;
+
+	bench_clock_init();
+	bench_progress_say(plan, file ? "making the file ready" : NULL);
+	if (file)
+		rc = bench_target_open(plan, &target);
+	if (rc == 0)
+		rc = measure(plan, file ? &target : NULL, outputs);
+	bench_target_close(&target);
 	return rc;
+}
+
+/* What a report has, as if it had been measured just now. */
+static int tell_saved(const struct bench_plan *plan, struct outputs *outputs)
+{
+	struct bench_saved *saved = NULL;
+	unsigned i;
+	int rc = bench_saved_load(plan->from_path, &saved);
+
+	if (rc < 0)
+		return rc;
+	if (outputs->plot.file) {
+		rc = bench_plot_write(&outputs->plot, &saved->plan, &saved->machine);
+	} else {
+		bench_report_header(stdout, &saved->plan, saved->on_file ? &saved->target : NULL,
+				    &saved->machine);
+		for (i = 0; i < saved->plan.case_count; i++)
+			bench_report_case(stdout, &saved->plan.cases[i]);
+	}
+	bench_saved_free(saved);
+	return rc;
+}
+
+void bench_plan_done(struct bench_plan *plan)
+{
+	unsigned i;
+
+	for (i = 0; i < plan->case_count; i++)
+		free(plan->cases[i].results);
 }
 
 int main(int argc, char **argv)
 {
 	static struct bench_plan plan;
-	static struct bench_target target = { .fd = -1, .direct_fd = -1 };
-	struct bench_json json = { .file = NULL };
-	bool file;
-	unsigned i;
-	int rc = 0;
+	struct outputs outputs = { .json.file = NULL };
+	int rc;
 
 	bench_args_parse(argc, argv, &plan);
-	file = plan_uses_file(&plan);
-	bench_clock_init();
-	if (plan.json_path)
-		rc = bench_json_open(plan.json_path, &json);
-	bench_progress_say(&plan, file ? "making the file ready" : NULL);
-	if (rc == 0 && file)
-		rc = bench_target_open(&plan, &target);
+	rc = bench_output_open(plan.json_path, BENCH_JSON_MARK, &outputs.json);
 	if (rc == 0)
-		rc = measure(&plan, file ? &target : NULL, &json);
-	bench_json_discard(&json);
-	bench_target_close(&target);
-	for (i = 0; i < plan.case_count; i++)
-		free(plan.cases[i].results);
+		rc = bench_output_open(plan.plot_path, BENCH_PLOT_MARK, &outputs.plot);
+	if (rc == 0 && plan.compare_count > 0)
+		rc = -bench_compare(plan.compare, plan.compare_count);
+	else if (rc == 0 && plan.from_path)
+		rc = tell_saved(&plan, &outputs);
+	else if (rc == 0)
+		rc = measure_plan(&plan, &outputs);
+	bench_output_discard(&outputs.json);
+	bench_output_discard(&outputs.plot);
+	bench_plan_done(&plan);
 	if (rc == 0 && (fflush(stdout) == EOF || ferror(stdout)))
 		rc = bench_complain("standard output cannot be written");
 	return -rc;

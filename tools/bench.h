@@ -12,9 +12,12 @@
  * bench_target.c		the file that is read or written
  * bench_run.c			one run: threads, gate, window, figures
  * bench_engines.c, bench_ring.c, bench_handover.c	the engines
+ * bench_peers.c, bench_fio.c	more of them: other people's ways
  * bench_life.c			what a runtime costs that is only there
  * bench_figures.c		medians, paired ratios, goals
- * bench_progress.c, bench_report.c, bench_json.c	what is told
+ * bench_progress.c, bench_report.c, bench_json.c, bench_plot.c,
+ * bench_output.c	what is told
+ * bench_parse.c, bench_saved.c, bench_compare.c	reports that are read again
  * bench.c			main: every case, round and engine in order
  */
 #ifndef BENCH_H
@@ -42,7 +45,7 @@
 #define BENCH_DEPTH_MAX		32768u	/* no kernel gives a ring more entries */
 #define BENCH_ROUNDS_MAX	1000u
 #define BENCH_BLOCK_MAX		(UINT64_C(1) << 30)
-#define BENCH_ENGINES_MAX	8u
+#define BENCH_ENGINES_MAX	16u
 #define BENCH_CASES_MAX		64u
 #define BENCH_GOALS_MAX		64u
 
@@ -51,6 +54,7 @@
 #define BENCH_PAGE		4096u
 
 #define BENCH_EXIT_FAILED	1
+#define BENCH_EXIT_SLOWER	1	/* of a comparison */
 #define BENCH_EXIT_USAGE	2
 
 /* --------------------------------------------------------------- plan -- */
@@ -59,13 +63,17 @@ enum bench_work {
 	BENCH_NOP,		/* a NOP a call */
 	BENCH_BATCH,		/* a batch of NOPs a call */
 	BENCH_RANDREAD,		/* a block from anywhere */
+	BENCH_BATCH_READ,	/* a batch of these a call */
 	BENCH_READ,		/* block after block, each caller from a place of its own */
 	BENCH_RANDWRITE,	/* a block to anywhere */
 	BENCH_DURABLE,		/* the same, answered once it is durable */
+	BENCH_MIXED,		/* of a hundred 70 random reads, 29 writes and a durable one */
 	BENCH_WORKS
 };
 
 #define BENCH_WORK_BIT(work)	(1u << (work))
+#define BENCH_ON_NOPS		(BENCH_WORK_BIT(BENCH_NOP) | BENCH_WORK_BIT(BENCH_BATCH))
+#define BENCH_ON_FILE		(BENCH_WORK_BIT(BENCH_WORKS) - 1 - BENCH_ON_NOPS)
 
 struct bench_engine;
 struct bench_result;
@@ -91,6 +99,7 @@ struct bench_case {
 enum bench_metric {
 	BENCH_OPS,		/* operations a second */
 	BENCH_P50,
+	BENCH_P90,
 	BENCH_P99,
 	BENCH_P999,
 	BENCH_MAX,
@@ -147,6 +156,10 @@ struct bench_goal {
 struct bench_plan {
 	const char *path;		/* NULL: a temporary file */
 	const char *json_path;		/* NULL: none; "-": standard output */
+	const char *plot_path;		/* NULL: none */
+	const char *from_path;		/* a report to tell of; NULL: measure */
+	const char *const *compare;	/* reports to compare, the first is the old one */
+	unsigned compare_count;		/* 0: measure */
 	const char *suite;		/* NULL: none */
 	uint64_t size;			/* of a temporary file */
 	double seconds;			/* a round */
@@ -172,6 +185,10 @@ void bench_args_parse(int argc, char **argv, struct bench_plan *ret);
 bool bench_suite_fill(struct bench_plan *plan, const char *name);
 
 const char *bench_work_name(enum bench_work work);
+/* BENCH_WORKS when there is none of that name. */
+enum bench_work bench_work_find(const char *name);
+/* NULL when there is none of that name. */
+const struct bench_engine *bench_engine_find(const char *name);
 bool bench_case_uses_file(const struct bench_case *kase);
 bool bench_work_writes(enum bench_work work);
 /* A sentence's worth of why engine cannot do kase, in buf; NULL when it can. */
@@ -210,6 +227,8 @@ void bench_target_close(struct bench_target *target);
 int bench_target_prepare(struct bench_target *target, const struct bench_case *kase);
 /* Before a run: no engine pays for what the one before it left to be written. */
 int bench_target_settle(const struct bench_target *target, const struct bench_case *kase);
+/* Any thread. False, after a sentence in buf, when the file is shorter than it was. */
+bool bench_target_whole(const struct bench_target *target, char *buf, size_t size);
 /* What a temporary file holds at an offset: never zero, never twice the same block. */
 void bench_pattern_fill(void *buf, size_t len, uint64_t offset);
 /* Whether buf is what the file holds at offset: 1, 0, or a negative errno. */
@@ -258,7 +277,7 @@ struct bench_run {
 	pthread_cond_t cond;
 	unsigned arrived;		/* callers at the gate, or past it */
 	unsigned left;			/* callers that are done */
-	char fault[512];		/* the first thing that went wrong; empty: nothing did */
+	char fault[PATH_MAX + 512];	/* the first thing that went wrong; empty: nothing did */
 };
 
 /* A caller's thread and all that it writes to. */
@@ -272,6 +291,7 @@ struct bench_caller {
 	uint64_t next_block;
 	uint64_t blocks;
 	bool sequential;
+	bool mixed;
 	void *state;			/* the engine's */
 	struct io_uring ring;		/* engines whose callers own one */
 	_Atomic uint64_t done;		/* measured so far: for the progress line */
@@ -285,7 +305,13 @@ struct bench_engine {
 	const char *about;
 	unsigned works;			/* BENCH_WORK_BIT */
 	bool one_caller;		/* and one operation a call, whatever the batch */
+	bool one_op;			/* an operation a call: no batches */
 	bool one_thread;		/* one does the work of all: callers x batch at once */
+
+	/* Why it is not here, on this machine or in this build; NULL: it is. */
+	const char *(*missing)(void);
+	/* A program of its own, instead of callers. 0, or -1 after bench_fault(). */
+	int (*measure)(struct bench_run *run, struct bench_result *ret);
 
 	/* Main thread: before the callers start, and after they are gone if open succeeded. */
 	int (*open)(struct bench_run *run);
@@ -341,6 +367,19 @@ static inline uint64_t bench_random(struct bench_caller *caller)
 	return x;
 }
 
+#define BENCH_MIXED_READS	70u	/* of a hundred operations */
+#define BENCH_MIXED_WRITES	29u
+
+static inline enum bench_kind bench_mixed_kind(struct bench_caller *caller)
+{
+	/* Not the bits that choose the block. */
+	unsigned percent = (unsigned)((bench_random(caller) >> 32) % 100);
+
+	if (percent < BENCH_MIXED_READS)
+		return BENCH_OP_READ;
+	return percent < BENCH_MIXED_READS + BENCH_MIXED_WRITES ? BENCH_OP_WRITE : BENCH_OP_DURABLE;
+}
+
 /* Caller's thread. Makes op the caller's next operation. */
 static inline void bench_op_next(struct bench_caller *caller, struct bench_op *op)
 {
@@ -348,6 +387,8 @@ static inline void bench_op_next(struct bench_caller *caller, struct bench_op *o
 
 	if (op->kind == BENCH_OP_NOP)
 		return;
+	if (caller->mixed)
+		op->kind = bench_mixed_kind(caller);
 	if (caller->sequential) {
 		block = caller->next_block++;
 		if (caller->next_block == caller->blocks)
@@ -414,6 +455,11 @@ extern const struct bench_engine bench_raw;
 extern const struct bench_engine bench_raw_batch;
 extern const struct bench_engine bench_condvar;
 extern const struct bench_engine bench_floor;
+extern const struct bench_engine bench_libuv;
+extern const struct bench_engine bench_posixaio;
+extern const struct bench_engine bench_fio_uring;
+extern const struct bench_engine bench_fio_libaio;
+extern const struct bench_engine bench_fio_psync;
 
 /* In the order of the help text, NULL at its end. */
 extern const struct bench_engine *const bench_engines[];
@@ -476,24 +522,58 @@ void bench_report_header(FILE *file, const struct bench_plan *plan,
 void bench_report_case(FILE *file, const struct bench_case *kase);
 void bench_report_suite(FILE *file, const struct bench_plan *plan);
 
-struct bench_json {
+/* What is written at the end, to a file that was opened before the first round. */
+struct bench_output {
 	FILE *file;			/* NULL: none is wanted */
 	const char *path;
 	bool created;
 };
 
 /*
- * Opened before the first round, so that hours of measuring are not lost to a
- * typing error. 0, or -1 after a sentence.
+ * So early that hours of measuring are not lost to a typing error. path NULL:
+ * none is wanted; "-": standard output. mark: what an earlier output of ours
+ * begins with; a file that begins otherwise is somebody's, and refused. 0, or
+ * the exit status, negative, after a sentence.
  */
-int bench_json_open(const char *path, struct bench_json *ret);
-/* When there is nothing to report: leaves no empty file behind. */
-void bench_json_discard(struct bench_json *json);
-/* Whether the report would overwrite what is measured. */
-bool bench_json_is(const struct bench_json *json, const struct bench_target *target);
-/* Writes and closes. */
-int bench_json_write(struct bench_json *out, const struct bench_plan *plan,
+int bench_output_open(const char *path, const char *mark, struct bench_output *ret);
+/* When there is nothing to write: leaves no empty file behind. */
+void bench_output_discard(struct bench_output *output);
+/* Whether it would overwrite what is measured. */
+bool bench_output_is(const struct bench_output *output, const struct bench_target *target);
+/* Empties the file: what was there stays until something better is known. */
+int bench_output_begin(struct bench_output *output);
+/* Closes; the sentence tells of all that failed since bench_output_begin(). */
+int bench_output_end(struct bench_output *output);
+
+/* The format of a report, raised when a reader of the one before would go wrong. */
+#define BENCH_JSON_FORMAT	1
+#define BENCH_JSON_MARK		"{\n  \"tool\": \"gyre-bench\""
+#define BENCH_PLOT_MARK		"<svg xmlns='http://www.w3.org/2000/svg'"
+
+const char *bench_metric_key(enum bench_metric metric);
+int bench_json_write(struct bench_output *output, const struct bench_plan *plan,
 		     const struct bench_target *target, const struct bench_machine *machine);
+
+/* A report that was read again. */
+struct bench_saved {
+	const char *path;
+	struct bench_plan plan;
+	struct bench_machine machine;
+	struct bench_target target;	/* its descriptors are -1 */
+	bool on_file;			/* there is a target */
+};
+
+/* 0, or -BENCH_EXIT_USAGE after a sentence. */
+int bench_saved_load(const char *path, struct bench_saved **ret);
+void bench_saved_free(struct bench_saved *saved);
+/* Gives the plan's memory for results back. */
+void bench_plan_done(struct bench_plan *plan);
+
+/* The exit status; count >= 2 files, the others against the first. */
+int bench_compare(const char *const *paths, unsigned count);
+/* A page of pictures. */
+int bench_plot_write(struct bench_output *output, const struct bench_plan *plan,
+		     const struct bench_machine *machine);
 
 /* "gyre-bench: " and a sentence on stderr. Gives -BENCH_EXIT_FAILED. */
 int bench_complain(const char *format, ...) __attribute__((__format__(__printf__, 1, 2)));

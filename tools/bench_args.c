@@ -45,6 +45,8 @@ struct args {
 	uint64_t rate;
 	const char *suite;
 	const char *path;
+	bool compare;
+	unsigned options;		/* how many were given */
 };
 
 enum option_key {
@@ -66,6 +68,9 @@ enum option_key {
 	OPT_SUITE,
 	OPT_OVERWRITE,
 	OPT_JSON,
+	OPT_PLOT,
+	OPT_FROM,
+	OPT_COMPARE,
 	OPT_QUIET,
 	OPT_HELP,
 	OPT_VERSION,
@@ -89,6 +94,9 @@ static const struct option long_options[] = {
 	{ "suite", required_argument, NULL, OPT_SUITE },
 	{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
 	{ "json", required_argument, NULL, OPT_JSON },
+	{ "plot", required_argument, NULL, OPT_PLOT },
+	{ "from", required_argument, NULL, OPT_FROM },
+	{ "compare", no_argument, NULL, OPT_COMPARE },
 	{ "quiet", no_argument, NULL, OPT_QUIET },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
@@ -97,6 +105,7 @@ static const struct option long_options[] = {
 
 static const char help_start[] =
 "Usage: gyre-bench [OPTIONS] [PATH]\n"
+"       gyre-bench --compare OLD NEW...\n"
 "\n"
 "Does the same operations in several ways, called engines, and says what each\n"
 "way costs. Engines take turns within each round, so that a machine that\n"
@@ -105,20 +114,23 @@ static const char help_start[] =
 "PATH is a file or block device to read, or a directory in which to make a\n"
 "temporary file. Without PATH the temporary file is made in $TMPDIR or else the\n"
 "current directory. A file of yours is never written to, but by --work\n"
-"randwrite and durable with --overwrite.\n"
+"randwrite, durable and mixed with --overwrite.\n"
 "\n"
 "What to do:\n"
-"  --work WORK         nop        a NOP a call: the price of the way itself\n"
-"                      batch      a batch of NOPs a call\n"
-"                      randread   a block from anywhere in the file (default)\n"
-"                      read       block after block, each caller from its own place\n"
-"                      randwrite  a block to anywhere in the file\n"
-"                      durable    the same, answered once it is durable\n"
+"  --work WORK         nop         a NOP a call: the price of the way itself\n"
+"                      batch       a batch of NOPs a call\n"
+"                      randread    a block from anywhere in the file (default)\n"
+"                      batch-read  a batch of these a call\n"
+"                      read        block after block, each caller from its own place\n"
+"                      randwrite   a block to anywhere in the file\n"
+"                      durable     the same, answered once it is durable\n"
+"                      mixed       of a hundred 70 reads from anywhere, 29 writes\n"
+"                                  and a durable one\n"
 "  --callers N[,N...]  threads that call; a table for each number\n"
-"                      (default: 1,8 for nop, 1 for batch, 1,32 for\n"
+"                      (default: 1,8 for nop, 1 for batches, 1,32 for\n"
 "                      files, 1,8,64 for durable)\n"
 "  --batch N           operations a call, as one gyre_callv() (default: 32 for\n"
-"                      batch, else no batch)\n"
+"                      batch and batch-read, else no batch)\n"
 "  --block-size SIZE   (default: 4k)\n"
 "  --direct            O_DIRECT; without it the file is read once before, so\n"
 "                      that it is in the page cache\n"
@@ -136,10 +148,16 @@ static const char help_start[] =
 "  --spin HOW          gyre's spinning: auto, never, or at most so many ns\n"
 "  --suite quick|full  the comparisons that the project holds itself to, with\n"
 "                      its goals, on a file: about 90 s, or 6 minutes\n"
-"  --overwrite         randwrite and durable may destroy what is in the file PATH\n"
+"  --overwrite         what writes may destroy what is in the file PATH\n"
 "\n"
 "What to print:\n"
 "  --json FILE         every round's figures; - is standard output, without tables\n"
+"  --plot FILE         a page of pictures, as SVG: operations a second over\n"
+"                      callers, and how latency is spread\n"
+"  --from FILE         measure nothing: the tables of a report that --json wrote,\n"
+"                      or with --plot its pictures\n"
+"  --compare           measure nothing: hold reports against the first one, row by\n"
+"                      row, and say what changed by more than the noise\n"
 "  --quiet             no progress on standard error\n"
 "  --help, --version\n"
 "\n"
@@ -165,7 +183,8 @@ static const char help_end[] =
 "  gyre-bench --work nop --callers 1 --rate 1k --engines gyre,own-ring\n"
 "  gyre-bench --suite quick --json result.json /srv\n"
 "\n"
-"Exit status: 0, 1 when something failed, 2 when the arguments make no sense.\n";
+"Exit status: 0, 1 when something failed, 2 when the arguments make no sense.\n"
+"With --compare: 0, 1 when something is slower, 2 when a report is of no use.\n";
 
 static void __attribute__((__noreturn__, __format__(__printf__, 1, 2)))
 refuse(const char *format, ...)
@@ -186,7 +205,8 @@ static void __attribute__((__noreturn__)) print_help(void)
 
 	fputs(help_start, stdout);
 	for (engine = bench_engines; *engine; engine++)
-		printf("  %-11s %s\n", (*engine)->name, (*engine)->about);
+		printf("  %-11s %s%s\n", (*engine)->name, (*engine)->about,
+		       (*engine)->missing && (*engine)->missing() ? " [not here]" : "");
 	fputs(help_end, stdout);
 	exit(fflush(stdout) == EOF);
 }
@@ -266,21 +286,20 @@ static uint64_t parse_spin(const char *text)
 
 static int parse_work(const char *text)
 {
-	int work;
+	enum bench_work work = bench_work_find(text);
 
-	for (work = 0; work < BENCH_WORKS; work++)
-		if (strcmp(text, bench_work_name(work)) == 0)
-			return work;
-	refuse("--work wants nop, batch, randread, read, randwrite or durable, not '%s'", text);
+	if (work < BENCH_WORKS)
+		return (int)work;
+	refuse("--work wants nop, batch, randread, batch-read, read, randwrite, "
+	       "durable or mixed, not '%s'", text);
 }
 
 static const struct bench_engine *parse_engine(const char *option, const char *text)
 {
-	const struct bench_engine *const *engine;
+	const struct bench_engine *engine = bench_engine_find(text);
 
-	for (engine = bench_engines; *engine; engine++)
-		if (strcmp(text, (*engine)->name) == 0)
-			return *engine;
+	if (engine)
+		return engine;
 	refuse("%s: there is no engine '%s'; --help lists them", option, text);
 }
 
@@ -406,6 +425,15 @@ static void apply_option(int key, const char *value, struct args *args, struct b
 	case OPT_JSON:
 		plan->json_path = value;
 		break;
+	case OPT_PLOT:
+		plan->plot_path = value;
+		break;
+	case OPT_FROM:
+		plan->from_path = value;
+		break;
+	case OPT_COMPARE:
+		args->compare = true;
+		break;
 	case OPT_QUIET:
 		plan->quiet = true;
 		break;
@@ -429,7 +457,13 @@ static void read_options(int argc, char **argv, struct args *args, struct bench_
 		if (key == '?')
 			refuse("there is no such option, or not in this form: %s; see --help",
 			       argv[optind - 1]);
+		args->options++;
 		apply_option(key, optarg, args, plan);
+	}
+	if (args->compare) {
+		plan->compare = (const char *const *)argv + optind;
+		plan->compare_count = (unsigned)(argc - optind);
+		return;
 	}
 	if (optind < argc)
 		args->path = argv[optind++];
@@ -463,7 +497,7 @@ static void check_file_options(const struct args *args, const struct bench_plan 
 		refuse("a block of %llu bytes does not fit into a file of %llu",
 		       (unsigned long long)block, (unsigned long long)size);
 	if (plan->overwrite && !bench_work_writes(args->work))
-		refuse("--overwrite goes with --work randwrite and durable only");
+		refuse("--overwrite goes with --work randwrite, durable and mixed only");
 	if (plan->overwrite && !args->path)
 		refuse("--overwrite needs PATH, the file to overwrite");
 }
@@ -487,18 +521,49 @@ static void check_suite_options(const struct args *args, const struct bench_plan
 	    args->batch || args->block_size || args->direct || args->spin_ns || args->rate ||
 	    plan->overwrite)
 		refuse("--suite chooses the work itself; of the other options it takes --size, "
-		       "--time, --warmup, --rounds, --workers, --json and --quiet");
+		       "--time, --warmup, --rounds, --workers, --json, --plot and --quiet");
+}
+
+/* Options that take what was measured before. */
+static void check_saved_options(const struct args *args, const struct bench_plan *plan)
+{
+	unsigned fitting = 1u + plan->quiet;
+
+	if (args->compare && args->options > fitting)
+		refuse("--compare measures nothing: of the other options it takes --quiet only");
+	if (args->compare && plan->compare_count < 2)
+		refuse("--compare wants two reports at least, the old one first");
+	if (args->compare)
+		return;
+	if (args->options > fitting + (plan->plot_path != NULL))
+		refuse("--from measures nothing: of the other options it takes --plot and --quiet "
+		       "only");
+	if (args->path)
+		refuse("--from measures nothing, so what is '%s' for?", args->path);
+}
+
+static void check_output_options(const struct bench_plan *plan)
+{
+	if (plan->plot_path && plan->json_path && strcmp(plan->plot_path, plan->json_path) == 0)
+		refuse("--json and --plot cannot both write to '%s'", plan->plot_path);
 }
 
 const char *bench_case_refusal(const struct bench_case *kase, const struct bench_engine *engine,
 			       char *buf, size_t size)
 {
-	if (!(engine->works & BENCH_WORK_BIT(kase->work)))
+	const char *missing = engine->missing ? engine->missing() : NULL;
+
+	if (missing)
+		snprintf(buf, size, "engine %s is not here: %s", engine->name, missing);
+	else if (!(engine->works & BENCH_WORK_BIT(kase->work)))
 		snprintf(buf, size, "engine %s cannot do --work %s", engine->name,
 			 bench_work_name(kase->work));
 	else if (engine->one_caller && kase->callers != 1)
 		snprintf(buf, size, "engine %s is for 1 caller, not %u", engine->name,
 			 kase->callers);
+	else if (engine->one_op && kase->batch > 1)
+		snprintf(buf, size, "engine %s does one operation a call, no batches of %u",
+			 engine->name, kase->batch);
 	else if (engine->one_thread && kase->rate > 0)
 		snprintf(buf, size, "engine %s has no callers that could keep to a --rate",
 			 engine->name);
@@ -614,7 +679,8 @@ static void add_case(const struct args *args, unsigned callers, struct bench_pla
 
 	kase->work = args->work;
 	kase->callers = callers;
-	kase->vectored = args->work == BENCH_BATCH || args->batch > 0;
+	kase->vectored = args->work == BENCH_BATCH || args->work == BENCH_BATCH_READ ||
+			 args->batch > 0;
 	kase->batch = args->batch ? args->batch : kase->vectored ? DEFAULT_BATCH : 1;
 	kase->direct = args->direct;
 	if (bench_case_uses_file(kase))
@@ -633,9 +699,11 @@ static void add_cases(struct args *args, struct bench_plan *plan)
 		[BENCH_NOP] = "1,8",
 		[BENCH_BATCH] = "1",
 		[BENCH_RANDREAD] = "1,32",
+		[BENCH_BATCH_READ] = "1",
 		[BENCH_READ] = "1,32",
 		[BENCH_RANDWRITE] = "1,32",
 		[BENCH_DURABLE] = "1,8,64",
+		[BENCH_MIXED] = "1,32",
 	};
 	unsigned i;
 
@@ -660,6 +728,11 @@ void bench_args_parse(int argc, char **argv, struct bench_plan *ret)
 	ret->warmup = -1;
 	read_options(argc, argv, &args, ret);
 	ret->path = args.path;
+	if (args.compare || ret->from_path) {
+		check_saved_options(&args, ret);
+		return;
+	}
+	check_output_options(ret);
 	if (args.suite) {
 		check_suite_options(&args, ret);
 		if (!bench_suite_fill(ret, args.suite))

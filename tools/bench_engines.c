@@ -10,11 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ON_NOP		BENCH_WORK_BIT(BENCH_NOP)
-#define ON_NOPS		(ON_NOP | BENCH_WORK_BIT(BENCH_BATCH))
-#define ON_FILE		(BENCH_WORK_BIT(BENCH_RANDREAD) | BENCH_WORK_BIT(BENCH_READ) | \
-			 BENCH_WORK_BIT(BENCH_RANDWRITE) | BENCH_WORK_BIT(BENCH_DURABLE))
-
 const struct bench_engine *const bench_engines[] = {
 	&bench_threads,
 	&bench_threads_fdatasync,
@@ -25,8 +20,23 @@ const struct bench_engine *const bench_engines[] = {
 	&bench_raw_batch,
 	&bench_condvar,
 	&bench_floor,
+	&bench_libuv,
+	&bench_posixaio,
+	&bench_fio_uring,
+	&bench_fio_libaio,
+	&bench_fio_psync,
 	NULL,
 };
+
+const struct bench_engine *bench_engine_find(const char *name)
+{
+	const struct bench_engine *const *engine;
+
+	for (engine = bench_engines; *engine; engine++)
+		if (strcmp(name, (*engine)->name) == 0)
+			break;
+	return *engine;
+}
 
 int bench_op_fault(struct bench_caller *caller, const struct bench_op *op)
 {
@@ -37,7 +47,10 @@ int bench_op_fault(struct bench_caller *caller, const struct bench_op *op)
 		[BENCH_OP_DURABLE] = "durable write",
 	};
 	struct bench_run *run = caller->run;
+	char why[PATH_MAX + BENCH_TEXT];
 
+	if (op->kind != BENCH_OP_NOP && !bench_target_whole(run->target, why, sizeof(why)))
+		return bench_fault(run, "%s", why);
 	if (op->res < 0) {
 		errno = -op->res;
 		return bench_fault(run, "%s: a %s of %u bytes at %llu failed: %m (errno %d)",
@@ -89,7 +102,7 @@ static int threads_step(struct bench_caller *caller)
 const struct bench_engine bench_threads = {
 	.name = "threads",
 	.about = "pread(), pwrite(), RWF_DSYNC in each caller's own thread",
-	.works = ON_FILE,
+	.works = BENCH_ON_FILE,
 	.step = threads_step,
 };
 
@@ -305,7 +318,7 @@ static int gyre_step(struct bench_caller *caller)
 const struct bench_engine bench_gyre = {
 	.name = "gyre",
 	.about = "gyre_call(), gyre_pread(), gyre_write_durable() and so on, routed by gyre",
-	.works = ON_NOPS | ON_FILE,
+	.works = BENCH_ON_NOPS | BENCH_ON_FILE,
 	.open = gyre_open_auto,
 	.close = gyre_stop,
 	.join = gyre_join_vector,
@@ -316,7 +329,7 @@ const struct bench_engine bench_gyre = {
 const struct bench_engine bench_gyre_ring = {
 	.name = "gyre-ring",
 	.about = "the same, each call forced through a worker's ring",
-	.works = ON_NOPS | ON_FILE,
+	.works = BENCH_ON_NOPS | BENCH_ON_FILE,
 	.open = gyre_open_ring,
 	.close = gyre_stop,
 	.join = gyre_join_vector,

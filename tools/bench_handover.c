@@ -11,10 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ON_NOPS		(BENCH_WORK_BIT(BENCH_NOP) | BENCH_WORK_BIT(BENCH_BATCH))
-#define ON_FILE		(BENCH_WORK_BIT(BENCH_RANDREAD) | BENCH_WORK_BIT(BENCH_READ) | \
-			 BENCH_WORK_BIT(BENCH_RANDWRITE) | BENCH_WORK_BIT(BENCH_DURABLE))
-
 /* The thread at the other end, and how it tells that it is there. */
 struct server {
 	pthread_t thread;
@@ -273,7 +269,7 @@ static int condvar_step(struct bench_caller *caller)
 const struct bench_engine bench_condvar = {
 	.name = "condvar",
 	.about = "a worker thread behind mutex and condition variable, replies likewise",
-	.works = ON_NOPS | ON_FILE,
+	.works = BENCH_ON_NOPS | BENCH_ON_FILE,
 	.open = condvar_open,
 	.close = condvar_close,
 	.join = condvar_join,
@@ -357,7 +353,7 @@ static int floor_step(struct bench_caller *caller)
 const struct bench_engine bench_floor = {
 	.name = "floor",
 	.about = "two flags, both ends spinning, one NOP a call: no hand-over is faster",
-	.works = ON_NOPS,
+	.works = BENCH_ON_NOPS,
 	.one_caller = true,
 	.open = floor_open,
 	.close = floor_close,

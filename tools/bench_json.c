@@ -2,28 +2,29 @@
 /* The whole of it for programs: every round's figures, where a table shows medians. */
 #include "bench.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* -------------------------------------------------------------- contents -- */
 
-static const char *const metric_keys[BENCH_METRICS] = {
-	[BENCH_OPS] = "ops_per_s",
-	[BENCH_P50] = "p50_us",
-	[BENCH_P99] = "p99_us",
-	[BENCH_P999] = "p999_us",
-	[BENCH_MAX] = "max_us",
-	[BENCH_CPU_US] = "cpu_us_per_op",
-	[BENCH_SWITCHES] = "switches_per_op",
-	[BENCH_SHARE] = "slowest_caller",
-	[BENCH_CPU_PERCENT] = "cpu_percent",
-	[BENCH_IN_CALLER] = "gyre_in_caller",
-	[BENCH_AWAKE] = "gyre_callers_awake",
-};
+const char *bench_metric_key(enum bench_metric metric)
+{
+	static const char *const keys[BENCH_METRICS] = {
+		[BENCH_OPS] = "ops_per_s",
+		[BENCH_P50] = "p50_us",
+		[BENCH_P90] = "p90_us",
+		[BENCH_P99] = "p99_us",
+		[BENCH_P999] = "p999_us",
+		[BENCH_MAX] = "max_us",
+		[BENCH_CPU_US] = "cpu_us_per_op",
+		[BENCH_SWITCHES] = "switches_per_op",
+		[BENCH_SHARE] = "slowest_caller",
+		[BENCH_CPU_PERCENT] = "cpu_percent",
+		[BENCH_IN_CALLER] = "gyre_in_caller",
+		[BENCH_AWAKE] = "gyre_callers_awake",
+	};
+
+	return keys[metric];
+}
 
 static void write_target(struct json *json, const struct bench_target *target,
 			 const struct bench_machine *machine)
@@ -53,7 +54,7 @@ static void write_round(struct json *json, const struct bench_case *kase, unsign
 
 	json_open(json, NULL, '{');
 	for (metric = 0; metric < BENCH_METRICS; metric++)
-		json_number(json, metric_keys[metric],
+		json_number(json, bench_metric_key(metric),
 			    bench_case_value(kase, round, engine, metric));
 	json_close(json, '}');
 }
@@ -78,7 +79,7 @@ static void write_engine(struct json *json, const struct bench_case *kase, unsig
 	json_string(json, "engine", kase->engines[engine]->name);
 	json_open(json, "median", '{');
 	for (i = 0; i < BENCH_METRICS; i++)
-		json_number(json, metric_keys[i], bench_case_median(kase, engine, i));
+		json_number(json, bench_metric_key(i), bench_case_median(kase, engine, i));
 	json_close(json, '}');
 	write_ratio(json, "ops_ratio", kase, engine, BENCH_OPS);
 	write_ratio(json, "cpu_ratio", kase, engine, BENCH_CPU_US);
@@ -98,6 +99,7 @@ static void write_case(struct json *json, const struct bench_case *kase)
 	json_string(json, "work", bench_work_name(kase->work));
 	json_integer(json, "callers", kase->callers);
 	json_integer(json, "batch", kase->batch);
+	json_bool(json, "vectored", kase->vectored);
 	if (bench_case_uses_file(kase)) {
 		json_integer(json, "block_size", kase->block_size);
 		json_bool(json, "direct", kase->direct);
@@ -149,48 +151,7 @@ static void write_plan(struct json *json, const struct bench_plan *plan)
 	json_close(json, '}');
 }
 
-/* ----------------------------------------------------------------- file -- */
-
-int bench_json_open(const char *path, struct bench_json *ret)
-{
-	int fd;
-
-	ret->path = path;
-	ret->created = false;
-	ret->file = stdout;
-	if (strcmp(path, "-") == 0)
-		return 0;
-	/* Not yet emptied: an earlier report is better than none, should this run fail. */
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT) {
-		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-		ret->created = fd >= 0;
-	}
-	ret->file = fd >= 0 ? fdopen(fd, "w") : NULL;
-	if (ret->file)
-		return 0;
-	bench_complain("%s: cannot be written: %s", path, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	return -BENCH_EXIT_FAILED;
-}
-
-void bench_json_discard(struct bench_json *json)
-{
-	if (!json->file || json->file == stdout)
-		return;
-	fclose(json->file);
-	if (json->created)
-		unlink(json->path);
-}
-
-bool bench_json_is(const struct bench_json *json, const struct bench_target *target)
-{
-	struct stat report, file;
-
-	return fstat(fileno(json->file), &report) == 0 && fstat(target->fd, &file) == 0 &&
-	       report.st_dev == file.st_dev && report.st_ino == file.st_ino;
-}
+/* -------------------------------------------------------------- together -- */
 
 static void write_report(struct json *json, const struct bench_plan *plan,
 			 const struct bench_target *target, const struct bench_machine *machine)
@@ -199,6 +160,7 @@ static void write_report(struct json *json, const struct bench_plan *plan,
 
 	json_open(json, NULL, '{');
 	json_string(json, "tool", "gyre-bench");
+	json_integer(json, "format", BENCH_JSON_FORMAT);
 	json_string(json, "date", machine->date);
 	bench_machine_write(json, machine);
 	if (target)
@@ -224,22 +186,14 @@ static void write_report(struct json *json, const struct bench_plan *plan,
 	fputc('\n', json->file);
 }
 
-int bench_json_write(struct bench_json *out, const struct bench_plan *plan,
+int bench_json_write(struct bench_output *output, const struct bench_plan *plan,
 		     const struct bench_target *target, const struct bench_machine *machine)
 {
-	struct json json = { .file = out->file, .first = true };
-	struct stat st;
-	int rc = 0;
+	struct json json = { .file = output->file, .first = true };
+	int rc = bench_output_begin(output);
 
-	if (out->file != stdout && fstat(fileno(out->file), &st) == 0 && S_ISREG(st.st_mode))
-		rc = ftruncate(fileno(out->file), 0);
-	if (rc == 0)
-		write_report(&json, plan, target, machine);
-	if (rc < 0 || fflush(out->file) == EOF || ferror(out->file))
-		return bench_complain("%s: the report cannot be written: %s", out->path,
-				      strerror(errno));
-	if (out->file != stdout)
-		fclose(out->file);
-	out->file = NULL;
-	return 0;
+	if (rc < 0)
+		return rc;
+	write_report(&json, plan, target, machine);
+	return bench_output_end(output);
 }

@@ -250,6 +250,7 @@ void bench_machine_describe(int fd, const char *path, struct bench_machine *ret)
 			 name.release, name.machine);
 	if (fd >= 0)
 		describe_fs(fd, path, ret);
+	snprintf(ret->gyre, sizeof(ret->gyre), "%s", gyre_version());
 	snprintf(ret->liburing, sizeof(ret->liburing), "%s", bench_liburing_version());
 #if defined(__clang__)
 	snprintf(ret->compiler, sizeof(ret->compiler), "%.150s", __VERSION__);
@@ -270,7 +271,7 @@ void bench_machine_write(struct json *json, const struct bench_machine *machine)
 	json_number(json, "cpu_quota", machine->cpu_quota > 0 ? machine->cpu_quota : NAN);
 	json_integer(json, "memory_bytes", machine->memory);
 	json_string(json, "kernel", machine->kernel);
-	json_string(json, "gyre", gyre_version());
+	json_string(json, "gyre", machine->gyre);
 	json_string(json, "liburing", machine->liburing);
 	json_string(json, "compiler", machine->compiler);
 	json_string(json, "clock", machine->clock);

@@ -14,6 +14,7 @@ struct bench_machine {
 	double cpu_quota;		/* of its container, in CPUs; 0: none */
 	uint64_t memory;
 	char kernel[BENCH_TEXT];
+	char gyre[BENCH_TEXT];
 	char fs[BENCH_TEXT];		/* empty when no file is used */
 	char device[BENCH_TEXT];
 	char device_about[BENCH_TEXT];

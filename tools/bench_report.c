@@ -64,11 +64,11 @@ static void print_target(FILE *file, const struct bench_plan *plan,
 void bench_report_header(FILE *file, const struct bench_plan *plan,
 			 const struct bench_target *target, const struct bench_machine *machine)
 {
-	fprintf(file, "gyre-bench %s, %s\n", gyre_version(), machine->date);
+	fprintf(file, "gyre-bench %s, %s\n", machine->gyre, machine->date);
 	print_machine(file, machine);
 	if (target)
 		print_target(file, plan, target, machine);
-	fprintf(file, "versions  gyre %s, liburing %s, %s\n", gyre_version(), machine->liburing,
+	fprintf(file, "versions  gyre %s, liburing %s, %s\n", machine->gyre, machine->liburing,
 		machine->compiler);
 	fprintf(file, "clock     %s\n", machine->clock);
 	if (machine->environment[0])

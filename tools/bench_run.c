@@ -206,6 +206,7 @@ static struct bench_caller *caller_new(struct bench_run *run, unsigned index)
 	caller->blocks = run->blocks;
 	caller->next_block = run->blocks / run->caller_count * index;
 	caller->sequential = run->kase->work == BENCH_READ;
+	caller->mixed = run->kase->work == BENCH_MIXED;
 	return caller;
 }
 
@@ -407,8 +408,12 @@ static void run_check_caller(struct bench_run *run, struct bench_caller *caller)
 	for (i = 0; i < count; i++) {
 		struct bench_op *op = &caller->ops[i];
 		/* Others may have written there since: only its beginning tells. */
-		size_t len = op->kind != BENCH_OP_READ && op->len > 8 ? 8 : op->len;
+		bool whole = op->kind == BENCH_OP_READ && !caller->mixed;
+		size_t len = whole || op->len < 8 ? op->len : 8;
 
+		/* And that only where it was the same before. */
+		if (caller->mixed && !run->target->pattern)
+			continue;
 		rc = bench_target_check(run->target, op->buf, len, op->offset);
 		if (rc < 0) {
 			errno = -rc;
@@ -424,10 +429,15 @@ static void run_check_caller(struct bench_run *run, struct bench_caller *caller)
 
 static void run_check(struct bench_run *run)
 {
+	char why[PATH_MAX + BENCH_TEXT];
 	unsigned i;
 
 	if (!bench_case_uses_file(run->kase))
 		return;
+	if (!bench_target_whole(run->target, why, sizeof(why))) {
+		bench_fault(run, "%s", why);
+		return;
+	}
 	/* A paced caller may have left before its first operation. */
 	for (i = 0; i < run->caller_count; i++)
 		if (run->callers[i]->hist.count > 0)
@@ -456,6 +466,7 @@ static void run_result(const struct bench_run *run, const struct bench_hist *his
 	if (hist->count == 0)
 		return;
 	value[BENCH_P50] = bench_hist_quantile(hist, 0.5) * us_per_tick;
+	value[BENCH_P90] = bench_hist_quantile(hist, 0.9) * us_per_tick;
 	value[BENCH_P99] = bench_hist_quantile(hist, 0.99) * us_per_tick;
 	value[BENCH_P999] = bench_hist_quantile(hist, 0.999) * us_per_tick;
 	value[BENCH_MAX] = (double)hist->max * us_per_tick;
@@ -502,7 +513,9 @@ int bench_run(const struct bench_plan *plan, const struct bench_case *kase,
 
 	if (!run)
 		return bench_complain("no memory for %u callers", kase->callers);
-	if (!engine->open || engine->open(run) == 0)
+	if (engine->measure)
+		engine->measure(run, ret);
+	else if (!engine->open || engine->open(run) == 0)
 		run_callers(run, tick, arg, ret);
 	if (run->fault[0] != '\0')
 		rc = bench_complain("%s", run->fault);

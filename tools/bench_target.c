@@ -350,3 +350,17 @@ int bench_target_settle(const struct bench_target *target, const struct bench_ca
 				      strerror(errno));
 	return 0;
 }
+
+bool bench_target_whole(const struct bench_target *target, char *buf, size_t size)
+{
+	char before[32], now[32];
+	struct stat st;
+
+	if (fstat(target->fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    (uint64_t)st.st_size >= target->size)
+		return true;
+	snprintf(buf, size, "%s has shrunk while it was measured, from %s to %s", target->name,
+		 bench_text_bytes(before, sizeof(before), target->size),
+		 bench_text_bytes(now, sizeof(now), (uint64_t)st.st_size));
+	return false;
+}
