@@ -13,6 +13,7 @@ export LC_ALL
 
 build=$(CDPATH='' cd -- "${1:-${GYRE_TEST_BUILDDIR:-.}}" && pwd) || exit 1
 bench=$build/gyre-bench
+root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 number=0
 failed=0
 
@@ -334,11 +335,56 @@ peers()
 	search=$PATH
 }
 
+# ---------------------------------------------------------------- table
+
+# tools/bench-report over a gyre-bench that prints what one prints, and over this one.
+tables()
+{
+	local report=$root/tools/bench-report line='| nop, 1 caller | gyre |'
+	# shellcheck disable=SC2016 # for the script that this makes
+	printf '%s\n' '#!/bin/sh' '[ -z "$FAKE_FAILS" ] || exit 1' 'cat <<TXT' 'gyre-bench 9.9, today' \
+		'machine   M' 'kernel    K' 'file      /secret' '' '| what | engine |' '|---|---|' \
+		"$line" '' 'The floor: fast mode.' TXT >fake
+	chmod +x fake
+	printf '%s\n' before '<!-- bench:begin -->' old '<!-- bench:end -->' after >README
+	cp README kept
+	"$report" --dry-run --program ./fake --readme README >out 2>err
+	status=$?
+	expect 0 "a table that is only printed" "$line" "machine   M" "fast mode"
+	cmp -s README kept && ! grep -q secret out
+	said $? "leaves README alone, and names no file"
+	FAKE_FAILS=yes "$report" --busy --program ./fake --readme README >out 2>err
+	status=$?
+	[ "$status" != 0 ] && cmp -s README kept
+	said $? "so does a gyre-bench that fails"
+	"$report" --busy --program ./fake --readme README >out 2>err
+	status=$?
+	cp README out
+	expect 0 "a new table takes the old one's place" before after "$line" '<!-- bench:end -->'
+	! grep -qx old README
+	said $? "which is gone"
+	echo 'no marks' >README
+	"$report" --busy --program ./fake --readme README >out 2>err
+	status=$?
+	expect 1 "a README without a place for it is told" "no place for the table"
+
+	"$report" --dry-run --program "$bench" . -- --quiet --time 0.01 --warmup 0 --rounds 1 \
+		--size 1M >out 2>err
+	status=$?
+	if grep -q UNSUPPORTED err; then
+		skip "the whole table is printed" "io_uring is forbidden here"
+	else
+		expect 0 "the whole table is printed" "| nop, 1 caller " "mixed buffered, 8 callers" \
+			"durable buffered, 8 callers" "hand-overs a second" "kernel "
+	fi
+}
+
 arguments
 comparisons
 strangers
 pictures
 measurements
 peers
+tables
 echo "1..$number"
 [ "$failed" = 0 ]

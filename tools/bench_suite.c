@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The comparisons that the project holds itself to, with its goals. `quick` and
- * `full` differ in how long they look, not in what they look at.
+ * `full` differ in how long they look; full also looks at other people's ways,
+ * where these are here.
  */
 #include "bench.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #define BLOCK		4096
 #define BATCH		32
@@ -13,17 +15,19 @@
 #define RATE		1000
 #define SUITE_ENGINES	3
 #define CASE_GOALS	4
+#define SUITE_PEERS	4
 
 struct suite {
 	const char *name;
 	double seconds;
 	double warmup;
 	unsigned rounds;
+	bool peers;
 };
 
 static const struct suite suites[] = {
-	{ "quick", 0.4, 0.1, 5 },
-	{ "full", 2, 0.25, 5 },
+	{ "quick", 0.4, 0.1, 5, false },
+	{ "full", 2, 0.25, 5, true },
 };
 
 /* A goal without the number of its case, which is its place in the table. */
@@ -45,6 +49,7 @@ struct suite_case {
 	uint64_t spin_ns;
 	const struct bench_engine *engines[SUITE_ENGINES];	/* the first is the base */
 	struct suite_goal goals[CASE_GOALS];
+	const struct bench_engine *peers[SUITE_PEERS];		/* that gyre is held against */
 };
 
 #define AT_LEAST(engine, against, limit) \
@@ -88,7 +93,8 @@ static const struct suite_case cases[] = {
 	  .engines = { &bench_threads, &bench_gyre, &bench_gyre_ring },
 	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.97),
 		     AT_LEAST(bench_gyre_ring, bench_threads, 0.75),
-		     { &bench_gyre_ring, &bench_threads, BENCH_CPU_US, BENCH_AT_MOST, 2.5, 0 } } },
+		     { &bench_gyre_ring, &bench_threads, BENCH_CPU_US, BENCH_AT_MOST, 2.5, 0 } },
+	  .peers = { &bench_libuv, &bench_posixaio, &bench_fio_uring, &bench_fio_libaio } },
 	{ BENCH_RANDREAD, 128, 1, .direct = true, .engines = { &bench_threads, &bench_gyre },
 	  .goals = { AT_LEAST(bench_gyre, bench_threads, 0.97) } },
 	{ BENCH_RANDREAD, 1, 1, .direct = true, .spin_ns = SPIN_NS,
@@ -96,7 +102,15 @@ static const struct suite_case cases[] = {
 	  .goals = { AT_LEAST(bench_gyre_ring, bench_threads, 1.20) } },
 	{ BENCH_RANDREAD, 1, BATCH, .direct = true,
 	  .engines = { &bench_raw_batch, &bench_gyre, &bench_raw },
-	  .goals = { AT_LEAST(bench_gyre, bench_raw_batch, 0.95), TOLD(bench_gyre, bench_raw) } },
+	  .goals = { AT_LEAST(bench_gyre, bench_raw_batch, 0.95), TOLD(bench_gyre, bench_raw) },
+	  .peers = { &bench_libuv, &bench_posixaio, &bench_fio_uring, &bench_fio_libaio } },
+
+	/* Written, too: only to a temporary file. */
+	{ BENCH_DURABLE, 8, 1, .engines = { &bench_threads, &bench_gyre },
+	  .goals = { TOLD(bench_gyre, bench_threads) },
+	  .peers = { &bench_libuv, &bench_posixaio } },
+	{ BENCH_MIXED, 8, 1, .engines = { &bench_threads, &bench_gyre },
+	  .goals = { TOLD(bench_gyre, bench_threads) } },
 };
 
 #define CASES	(sizeof(cases) / sizeof(cases[0]))
@@ -114,7 +128,23 @@ static void add_goal(struct bench_plan *plan, const struct suite_goal *goal)
 	};
 }
 
-static void add_case(struct bench_plan *plan, const struct suite_case *from)
+static void add_peers(struct bench_plan *plan, struct bench_case *kase,
+		      const struct suite_case *from)
+{
+	char why[BENCH_TEXT];
+	unsigned i;
+
+	for (i = 0; i < SUITE_PEERS && from->peers[i]; i++) {
+		struct suite_goal told = { &bench_gyre, from->peers[i], BENCH_OPS, BENCH_TOLD, 0, 0 };
+
+		if (bench_case_refusal(kase, from->peers[i], why, sizeof(why)))
+			continue;
+		kase->engines[kase->engine_count++] = from->peers[i];
+		add_goal(plan, &told);
+	}
+}
+
+static void add_case(struct bench_plan *plan, const struct suite_case *from, bool peers)
 {
 	struct bench_case *kase = &plan->cases[plan->case_count];
 	unsigned i;
@@ -133,7 +163,17 @@ static void add_case(struct bench_plan *plan, const struct suite_case *from)
 	bench_case_name(kase);
 	for (i = 0; i < CASE_GOALS && from->goals[i].engine; i++)
 		add_goal(plan, &from->goals[i]);
+	if (peers)
+		add_peers(plan, kase, from);
 	plan->case_count++;
+}
+
+/* Not to a file of the user's. */
+static bool may_write(const struct bench_plan *plan)
+{
+	struct stat st;
+
+	return !plan->path || stat(plan->path, &st) < 0 || S_ISDIR(st.st_mode);
 }
 
 bool bench_suite_fill(struct bench_plan *plan, const char *name)
@@ -142,7 +182,8 @@ bool bench_suite_fill(struct bench_plan *plan, const char *name)
 	size_t i;
 
 	_Static_assert(CASES <= BENCH_CASES_MAX, "the plan holds every case of a suite");
-	_Static_assert(CASES * CASE_GOALS <= BENCH_GOALS_MAX, "and every goal");
+	_Static_assert(CASES * (CASE_GOALS + SUITE_PEERS) <= BENCH_GOALS_MAX, "and every goal");
+	_Static_assert(SUITE_ENGINES + SUITE_PEERS <= BENCH_ENGINES_MAX, "and every engine");
 	for (i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)
 		if (strcmp(suites[i].name, name) == 0)
 			suite = &suites[i];
@@ -158,6 +199,7 @@ bool bench_suite_fill(struct bench_plan *plan, const char *name)
 	plan->case_count = 0;
 	plan->goal_count = 0;
 	for (i = 0; i < CASES; i++)
-		add_case(plan, &cases[i]);
+		if (may_write(plan) || !bench_work_writes(cases[i].work))
+			add_case(plan, &cases[i], suite->peers);
 	return true;
 }
