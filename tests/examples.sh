@@ -232,6 +232,7 @@ run_shell()
 #!/bin/sh
 case \$* in
 *--work* | *data*) ;;
+*--from* | *--compare*) exec '$build/gyre-bench' "\$@" ;;
 *) set -- "\$@" --size 4M ;;
 esac
 exec '$build/gyre-bench' "\$@" --time 0.02 --warmup 0 --rounds 1 --quiet

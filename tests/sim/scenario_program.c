@@ -121,6 +121,8 @@ static void read_and_write(void)
 	CHECK_IO(gyre_pwritev2(rt, play.file, &iov, 1, 0, 0));
 	CHECK_IO(gyre_fsync(rt, play.file));
 	CHECK_IO(gyre_fdatasync(rt, play.file));
+	CHECK_IO(gyre_write_durable(rt, play.file, bytes, BYTES, 0));
+	CHECK_IO(gyre_durable_reset(rt, play.file));
 	CHECK_IO(gyre_fallocate(rt, play.file, 0, 0, BYTES));
 	CHECK_IO(gyre_statx(rt, AT_FDCWD, "a path", 0, STATX_SIZE, &stx));
 	CHECK_IO(fd = gyre_openat(rt, AT_FDCWD, "a path", O_RDONLY, 0));

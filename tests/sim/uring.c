@@ -338,7 +338,8 @@ static void run_task_work(struct kring *ring)
 /* The library's read of its own eventfd waits for one, and does nothing else. */
 static bool may_be_slow(const struct kop *op)
 {
-	return op->call || op->opcode == IORING_OP_ASYNC_CANCEL;
+	return op->call || (op->sqe_flags & IOSQE_ASYNC) || !op->file ||
+	       op->file->kind != SIM_FILE_EVENTFD;
 }
 
 static void kop_start(struct kop *op)
