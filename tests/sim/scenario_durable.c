@@ -27,6 +27,7 @@ static struct {
 	struct caller callers[CALLERS];
 	int fds[DESCRIPTORS];
 	bool resets;		/* somebody may reset: then a failure may stop to stick */
+	unsigned resets_begun[SIM_DATA_MAX], resets_ended[SIM_DATA_MAX];	/* by the file's number */
 } play;
 
 static enum gyre_effect effect_of(ssize_t res)
@@ -51,24 +52,54 @@ static void check_reason(int fd, ssize_t res)
 			 file->handle.data->number, res);
 }
 
-static void reset(int fd)
+/* A call that has to fail if one of its file has been told of a failure. */
+struct begun {
+	uint64_t when;
+	unsigned resets;
+	bool during_one;
+};
+
+static unsigned number_of(int fd)
 {
-	if (gyre_durable_reset(play.rt, fd) != 0)
-		return;
-	sim_trace("file %u is reset", sim_file_get(fd)->handle.data->number);
-	sim_durable_reset(fd);
+	return sim_file_get(fd)->handle.data->number;
 }
 
-static void note(int fd, uint64_t begun, ssize_t res)
+static struct begun begin(int fd)
+{
+	unsigned number = number_of(fd);
+
+	return (struct begun){
+		.when = sim_durable_begin(), .resets = play.resets_begun[number],
+		.during_one = play.resets_ended[number] != play.resets_begun[number],
+	};
+}
+
+static void reset(int fd)
+{
+	unsigned number = number_of(fd);
+
+	play.resets_begun[number]++;
+	if (gyre_durable_reset(play.rt, fd) == 0) {
+		sim_trace("file %u is reset", number);
+		sim_durable_reset(fd);
+	}
+	play.resets_ended[number]++;
+}
+
+/* A reset counts from some moment of it: who overlaps with one proves nothing. */
+static void note(int fd, struct begun begun, ssize_t res)
 {
 	check_reason(fd, res);
+	if (begun.during_one || begun.resets != play.resets_begun[number_of(fd)])
+		return;
 	if (res >= 0 || tells_failure())
-		sim_durable_told(fd, begun, res);
+		sim_durable_told(fd, begun.when, res);
 }
 
 static void write_durably(struct caller *caller, int fd)
 {
-	uint64_t offset = sim_random(REACH), begun = sim_durable_begin();
+	uint64_t offset = sim_random(REACH);
+	struct begun begun = begin(fd);
 	size_t len = 1 + sim_random(BYTES_MAX);
 	struct sim_write *write = sim_write_begin(fd, caller->bytes, len, offset, SIM_TO_THE_END);
 	enum gyre_effect effect;
@@ -99,7 +130,7 @@ static void write_plainly(struct caller *caller, int fd)
 
 static void flush(int fd)
 {
-	uint64_t begun = sim_durable_begin();
+	struct begun begun = begin(fd);
 	struct sim_sync sync = sim_sync_begin(fd);
 	int res = sim_chance(500) ? gyre_fsync(play.rt, fd) : gyre_fdatasync(play.rt, fd);
 	enum gyre_effect effect = effect_of(res);
