@@ -55,6 +55,7 @@ static const struct {
 	[GYRE__FAULT_pipe] = { RESOURCE, { EMFILE, ENFILE, ENOMEM } },
 	[GYRE__FAULT_close] = { PASSED_ON, { EBADF, EINTR, EIO, ENOSPC, EDQUOT } },
 	[GYRE__FAULT_fstat] = { PASSED_ON, { EBADF, ENOMEM, EOVERFLOW, EIO } },
+	[GYRE__FAULT_fd_flags] = { PASSED_ON, { EBADF } },
 	[GYRE__FAULT_read] = { PASSED_ON | BEYOND_PROOF, { EINTR, EIO, EBADF, EISDIR, EINVAL, EFAULT,
 							   ENXIO } },
 	[GYRE__FAULT_write] = { PASSED_ON, { EINTR, EIO, EBADF, EPIPE, ENOSPC, EDQUOT, EFBIG, EPERM, EINVAL,
@@ -225,6 +226,11 @@ unsigned sim_failures_met(void)
 bool sim_failures_over(void)
 {
 	return job && job->met && !job->failure.ever;
+}
+
+bool sim_failures_of(unsigned call)
+{
+	return job && job->failure.nth && job->failure.entry == call;
 }
 
 int sim_failures_passed_on(void)

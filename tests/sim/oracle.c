@@ -238,7 +238,8 @@ static void check_ok(const struct sim_call *call, enum gyre_effect effect, int r
 		sim_fail("call %u: the kernel was told to cancel it, and nobody had asked", call->id);
 	if (!call->posted)
 		sim_fail("call %u: OK with %d, but the kernel never said so", call->id, res);
-	if (call->res != res)
+	/* Where a flush was made to fail, the library may know better than the kernel. */
+	if (call->res != res && !(oracle.fault && res < 0))
 		sim_fail("call %u: OK with %d, but the kernel said %d", call->id, res, call->res);
 }
 

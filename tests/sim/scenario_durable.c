@@ -5,6 +5,8 @@
  * is cut in thought. An OK is durable whatever anybody else is told; a failure
  * sticks for its file, and for no other, until the reset.
  */
+#include "failures.h"
+#include "ring/sys_fault.h"
 #include "scenario.h"
 
 #include <stdlib.h>
@@ -91,6 +93,9 @@ static void note(int fd, struct begun begun, ssize_t res)
 {
 	check_reason(fd, res);
 	if (begun.during_one || begun.resets != play.resets_begun[number_of(fd)])
+		return;
+	/* Who could not find out which file it is says no, and has nothing against the file. */
+	if (res < 0 && sim_failures_of(GYRE__FAULT_statx))
 		return;
 	if (res >= 0 || tells_failure())
 		sim_durable_told(fd, begun.when, res);
