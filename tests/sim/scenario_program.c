@@ -66,6 +66,15 @@ static void check_io(const char *what, ssize_t res, unsigned before)
 	sim_check_told(status);
 }
 
+/* Which file it is concerns a durable write only once some file has failed. */
+static void write_durably(const char *bytes)
+{
+	unsigned before = sim_failures_met();
+	ssize_t res = gyre_write_durable(play.rt, play.file, bytes, BYTES, 0);
+
+	check_io("gyre_write_durable", res, res >= 0 ? sim_failures_met() : before);
+}
+
 #define CHECK_IO(call) \
 	do { \
 		unsigned before_ = sim_failures_met(); \
@@ -121,7 +130,7 @@ static void read_and_write(void)
 	CHECK_IO(gyre_pwritev2(rt, play.file, &iov, 1, 0, 0));
 	CHECK_IO(gyre_fsync(rt, play.file));
 	CHECK_IO(gyre_fdatasync(rt, play.file));
-	CHECK_IO(gyre_write_durable(rt, play.file, bytes, BYTES, 0));
+	write_durably(bytes);
 	CHECK_IO(gyre_durable_reset(rt, play.file));
 	CHECK_IO(gyre_fallocate(rt, play.file, 0, 0, BYTES));
 	CHECK_IO(gyre_statx(rt, AT_FDCWD, "a path", 0, STATX_SIZE, &stx));

@@ -302,6 +302,8 @@ static void kop_complete(struct kop *op, int res)
 	sim_note(op->user_data ^ (uint64_t)(uint32_t)res << 32);
 	op->res = res;
 	op->order = uring.order++;
+	if (op->opcode == IORING_OP_FSYNC && res < 0)	/* the next one's success may be no proof */
+		sim_excuse_flush();
 	sim_deadline_ended(op->call);
 	/* A cancel is carried out within the submit, and is told before what waits as task work. */
 	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG) ||
