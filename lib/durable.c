@@ -70,6 +70,7 @@ struct party {
 
 	/* From before it writes to its answer; under the lock. */
 	struct party *inside_next, *inside_prev;
+	uint64_t arrival;		/* n-th that came */
 	bool settled;			/* its bytes are flushed: what fails later is not its own */
 	int doomed;			/* a flush of its file has failed meanwhile, with this */
 };
@@ -78,6 +79,7 @@ struct gyre__durable {
 	union gyre__mutex lock;		/* of all but failed */
 	struct party *lanes[LANES];	/* leaders */
 	struct party *inside[LANES];	/* all parties */
+	uint64_t arrivals;
 	struct gyre__methods methods;
 	uint64_t writes, flushes, shared, flushes_failed;
 	uint64_t by_method[GYRE__METHODS];
@@ -106,11 +108,19 @@ static bool same_file(const struct party *a, const struct party *b)
 	return a->inode == b->inode && a->device == b->device;
 }
 
+/* A block device is the same by whatever node it was opened. */
+static void name_file(struct party *party, const struct stat *st)
+{
+	party->device = S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev;
+	party->inode = S_ISBLK(st->st_mode) ? 0 : st->st_ino;
+}
+
 /* Under the lock, before anything is written. */
 static void party_enter(struct gyre__durable *durable, struct party *party)
 {
 	struct party **first = &durable->inside[lane_number(party)];
 
+	party->arrival = ++durable->arrivals;
 	party->inside_prev = NULL;
 	party->inside_next = *first;
 	if (*first)
@@ -292,7 +302,10 @@ static int error_of(const struct party *party)
 {
 	if (party->status != GYRE_OK)	/* cut off, it may have failed, unheard */
 		return party->effect == GYRE_EFFECT_UNKNOWN ? -EIO : 0;
-	return !party->found_failed && gyre__is_flush_failure(party->res) ? party->res : 0;
+	if (party->found_failed || !(party->rw_flags ? gyre__is_write_failure(party->res) :
+							gyre__is_flush_failure(party->res)))
+		return 0;
+	return party->res;
 }
 
 /* One flush, never repeated, and what it means: by the law of failed flushes. */
@@ -321,8 +334,10 @@ static void flush(struct gyre__failed *failed, struct party *leader)
 	leader->res = leader->full ? gyre__sys->fsync(leader->fd) :
 				     gyre__sys->fdatasync(leader->fd);
 	leader->flush_error = error_of(leader);
-	if (leader->res >= 0)
+	if (leader->res >= 0) {
 		leader->res = gyre__failed_look(failed, leader->fd);
+		leader->found_failed = leader->res < 0;
+	}
 }
 
 static void lead(struct gyre__durable *durable, struct party *leader)
@@ -378,8 +393,7 @@ static int sync_inside(struct party *party)
 	}
 	if (gyre__thread_make_reply(party->self, party->function) != GYRE_OK)
 		return gyre_status_errno(party->self->last_status);
-	party->device = st.st_dev;
-	party->inode = st.st_ino;
+	name_file(party, &st);
 	lock(durable);
 	party_enter(durable, party);
 	unlock(durable);
@@ -459,7 +473,8 @@ static void write_all(struct party *party)
 	while (party->done < party->len) {
 		n = write_piece(party);
 		/* Before the first byte, is what the kernel means by it; a flush it may mean, too. */
-		if (n == -EINTR && party->status == GYRE_OK && !party->rw_flags)
+		if (n == -EINTR && party->status == GYRE_OK && !party->rw_flags &&
+		    (!party->by_ring || party->self->last_effect == GYRE_EFFECT_DONE))
 			continue;
 		if (n == 0)
 			n = -EIO;
@@ -493,12 +508,12 @@ static ssize_t report_write(const struct party *party)
 				  gyre_status_text(party->status));
 	} else if (party->found_failed) {
 		report_flush(party, effect);
-	} else if (party->rw_flags && gyre__is_flush_failure(party->res)) {
+	} else if (party->rw_flags && gyre__is_write_failure(party->res)) {
 		gyre__remark(party->function, effect, "the write or its flush failed (%s): what it "
 			     "covered may be lost, and durable writes and flushes of this file fail "
 			     "until gyre_durable_reset()", strerror(-party->res));
 	} else {
-		if (party->done == 0 && party->res != -EINTR)
+		if (party->done == 0 && party->res != -EINTR && !gyre__is_write_failure(party->res))
 			effect = GYRE_EFFECT_DONE;
 		gyre__remark(party->function, effect, "the write failed after %zu of %zu bytes (%s)%s",
 			     party->done, party->len, strerror(-party->res), party->res == -EINVAL ?
@@ -700,8 +715,7 @@ static ssize_t write_inside(struct party *party)
 		gyre__thread_succeed(party->self);
 		return 0;
 	}
-	party->device = st.st_dev;
-	party->inode = st.st_ino;
+	name_file(party, &st);
 	party->writes_alone = flags & O_DSYNC;
 	return write_checked(party, flags);
 }
@@ -721,6 +735,24 @@ ssize_t gyre_write_durable(struct gyre *rt, int fd, const void *buf, size_t len,
 	return res;
 }
 
+/*
+ * Under the lock. A failure that a ring has noted is to reach those who have
+ * written before and not flushed yet, although the file is forgotten now.
+ */
+static void doom_before_reset(struct gyre__durable *durable, int fd)
+{
+	int error = gyre__failed_look(&durable->failed, fd);
+	struct party file, *party;
+	struct stat st;
+
+	if (error == 0 || gyre__sys->fstat(fd, &st) < 0)
+		return;
+	name_file(&file, &st);
+	for (party = durable->inside[lane_number(&file)]; party; party = party->inside_next)
+		if (!party->settled && !party->doomed && same_file(party, &file))
+			party->doomed = error;
+}
+
 int gyre_durable_reset(struct gyre *rt, int fd)
 {
 	struct gyre__thread *self;
@@ -730,6 +762,7 @@ int gyre_durable_reset(struct gyre *rt, int fd)
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
 	lock(rt->durable);
+	doom_before_reset(rt->durable, fd);
 	rc = gyre__failed_forget(&rt->durable->failed, fd);
 	unlock(rt->durable);
 	gyre__thread_leave(self);
@@ -741,6 +774,36 @@ int gyre_durable_reset(struct gyre *rt, int fd)
 	else
 		gyre__thread_succeed(self);
 	return rc;
+}
+
+/* ------------------------------------------------------ closing it under them -- */
+
+static bool anybody_uses(struct gyre__durable *durable, int fd, uint64_t arrival)
+{
+	const struct party *party;
+	bool found = false;
+	unsigned i;
+
+	lock(durable);
+	for (i = 0; i < sizeof(durable->inside) / sizeof(durable->inside[0]); i++)
+		for (party = durable->inside[i]; party; party = party->inside_next)
+			found |= party->fd == fd && party->arrival <= arrival;
+	unlock(durable);
+	return found;
+}
+
+void gyre__durable_let_finish(struct gyre__durable *durable, int fd)
+{
+	uint64_t arrival, pause_ns = 20 * GYRE__NS_PER_US;
+
+	lock(durable);
+	arrival = durable->arrivals;
+	unlock(durable);
+	while (anybody_uses(durable, fd, arrival)) {
+		gyre__sys->sleep_ns(pause_ns);
+		if (pause_ns < GYRE__NS_PER_MS)
+			pause_ns *= 2;
+	}
 }
 
 /* -------------------------------------------------------- of a runtime -- */

@@ -23,6 +23,12 @@ void gyre__durable_close(struct gyre__durable *durable);
 /* What the runtime's rings share of it. */
 struct gyre__failed *gyre__durable_failed(struct gyre__durable *durable);
 
+/*
+ * Returns once all who use fd have left that are inside now: who waits for a
+ * flush means by it the file that it was when he came.
+ */
+void gyre__durable_let_finish(struct gyre__durable *durable, int fd);
+
 void gyre__durable_stats(struct gyre__durable *durable, struct gyre_stats *ret);
 /* What was learnt, and which files have failed, for gyre_dump(). */
 void gyre__durable_dump(struct gyre__durable *durable, struct gyre__text *text);

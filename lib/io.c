@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "bridge.h"
+#include "durable.h"
 #include "ring/ring.h"
 
 #define RW_COUNT_MAX	((size_t)0x7ffff000)	/* what read(2) and write(2) move at most */
@@ -478,6 +479,7 @@ int gyre_close_fd(struct gyre *rt, int fd)
 	gyre__count(&gyre__thread_home(self, rt)->calls, 1);
 	status = gyre__thread_make_reply(self, __func__);
 	if (status == GYRE_OK && fd >= 0) {
+		gyre__durable_let_finish(rt->durable, fd);
 		for (i = 0; i < rt->crew->count; i++)
 			if (!gyre__ring_is_idle(&rt->crew->worker[i]->ring))
 				gyre__bridge_control(self, rt->crew->worker[i], gyre__ring_barrier, &fd);

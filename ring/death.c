@@ -53,7 +53,8 @@ static void bury_call(struct gyre__ring *ring, struct gyre__op *op, gyre__verdic
 
 	if (gyre__verdict_effect(verdict) == GYRE_EFFECT_NONE && op->reason != GYRE__OP_CUT)
 		ring->launched--;	/* the kernel never had it */
-	else if (op->opcode == IORING_OP_FSYNC && !op->refused_flush && ring->config.failed)
+	else if (op->opcode == IORING_OP_FSYNC && op->reason != GYRE__OP_CUT &&
+		 !op->refused_flush && ring->config.failed)
 		gyre__failed_mark(ring->config.failed, op->fd, -EIO);	/* it may have failed, unheard */
 
 	if (op->chain != GYRE__NO_SLOT) {

@@ -18,27 +18,41 @@ void gyre__failed_done(struct gyre__failed *failed)
 
 bool gyre__is_flush_failure(int error)
 {
+	return error < 0 && error != -EBADF && error != -EINTR && error != -ECANCELED;
+}
+
+bool gyre__is_write_failure(int error)
+{
 	switch (error) {
-	case -EBADF: case -EINVAL: case -EROFS: case -EISDIR: case -ESPIPE: case -EFAULT:
-	case -EPERM: case -EACCES: case -ETXTBSY: case -EFBIG: case -EOVERFLOW:
-	case -EOPNOTSUPP: case -ENOSYS:
-	case -EINTR: case -EAGAIN: case -ECANCELED:
+	case -EINVAL: case -EISDIR: case -ESPIPE: case -EFAULT: case -ETXTBSY: case -EFBIG:
+	case -EOVERFLOW: case -EOPNOTSUPP: case -ENOSYS: case -EAGAIN:
 		return false;
 	default:
-		return error < 0;
+		return gyre__is_flush_failure(error);
 	}
 }
 
-/* What is in the caches will do: an open file keeps its identity. */
+static bool has_medium(unsigned mode)
+{
+	return S_ISREG(mode) || S_ISBLK(mode) || S_ISDIR(mode);
+}
+
+/* What is in the caches will do: an open file keeps its identity. -EINVAL: it has no medium. */
 static int inode_of(int fd, struct gyre__inode *ret)
 {
 	struct statx st;
 	int rc = gyre__sys->statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
-				  STATX_INO | STATX_BTIME, &st);
+				  STATX_TYPE | STATX_INO | STATX_BTIME, &st);
 
 	if (rc < 0)
 		return rc;
+	if (!has_medium(st.stx_mode))
+		return -EINVAL;
 	memset(ret, 0, sizeof(*ret));
+	if (S_ISBLK(st.stx_mode)) {	/* by whatever node it was opened */
+		ret->device = makedev(st.stx_rdev_major, st.stx_rdev_minor);
+		return 0;
+	}
 	ret->device = makedev(st.stx_dev_major, st.stx_dev_minor);
 	ret->number = st.stx_ino;
 	if (st.stx_mask & STATX_BTIME) {
@@ -46,6 +60,12 @@ static int inode_of(int fd, struct gyre__inode *ret)
 		ret->birth_ns = st.stx_btime.tv_nsec;
 	}
 	return 0;
+}
+
+/* Not every file system knows it at all times; then number and device must do. */
+static bool has_birth(const struct gyre__inode *inode)
+{
+	return inode->birth_s || inode->birth_ns;
 }
 
 /* Under the lock. NULL: it has none. */
@@ -57,7 +77,8 @@ static struct gyre__failed_row *row_of(struct gyre__failed *failed, const struct
 		const struct gyre__inode *other = &failed->rows[i].inode;
 
 		if (other->number == inode->number && other->device == inode->device &&
-		    other->birth_s == inode->birth_s && other->birth_ns == inode->birth_ns)
+		    (!has_birth(other) || !has_birth(inode) ||
+		     (other->birth_s == inode->birth_s && other->birth_ns == inode->birth_ns)))
 			return &failed->rows[i];
 	}
 	return NULL;
@@ -74,6 +95,8 @@ void gyre__failed_mark(struct gyre__failed *failed, int fd, int error)
 	struct gyre__inode inode;
 	int rc = inode_of(fd, &inode);
 
+	if (rc == -EINVAL)
+		return;
 	gyre__sys->mutex_lock(&failed->lock);
 	if (rc < 0 || (!row_of(failed, &inode) && failed->used == GYRE__FAILED_MAX)) {
 		if (failed->full == 0)
@@ -91,7 +114,7 @@ int gyre__failed_find(struct gyre__failed *failed, int fd)
 	struct gyre__inode inode;
 	int rc = inode_of(fd, &inode), error;
 
-	if (rc == -EBADF)	/* the call itself will say so */
+	if (rc == -EBADF || rc == -EINVAL)	/* the call itself will say so */
 		return 0;
 	gyre__sys->mutex_lock(&failed->lock);
 	row = rc == 0 ? row_of(failed, &inode) : NULL;
@@ -112,7 +135,7 @@ int gyre__failed_forget(struct gyre__failed *failed, int fd)
 	row = row_of(failed, &inode);
 	if (row)
 		*row = failed->rows[--failed->used];
-	else if (failed->full)
+	if (failed->full)
 		rc = -ENOSPC;
 	publish(failed);
 	gyre__sys->mutex_unlock(&failed->lock);

@@ -45,13 +45,20 @@ void gyre__failed_init(struct gyre__failed *failed);
 void gyre__failed_done(struct gyre__failed *failed);
 
 /*
- * Can this answer of fsync(2), or of a write that flushes, come from a flush that
- * was tried and failed? Not: arguments that are refused before anything is
- * written, and flushes that were interrupted, which lose nothing.
+ * Can this answer of fsync(2) come from a flush that was tried and failed? A
+ * file system hands on whatever errno its device or server gave, so nearly any
+ * can; not those of a descriptor that is none, and of flushes that were
+ * interrupted, which lose nothing.
  */
 bool gyre__is_flush_failure(int error);
 
-/* The flush of fd's file has failed with error. */
+/*
+ * The same of a write that flushes, or goes to the device: not those that its
+ * arguments are refused with before anything is written.
+ */
+bool gyre__is_write_failure(int error);
+
+/* The flush of fd's file has failed with error. What has no medium cannot fail: pipes, sockets. */
 void gyre__failed_mark(struct gyre__failed *failed, int fd, int error);
 
 /* 0, or the negative errno that the flush of fd's file has failed with. */
@@ -62,7 +69,7 @@ static inline int gyre__failed_look(struct gyre__failed *failed, int fd)
 	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ? 0 : gyre__failed_find(failed, fd);
 }
 
-/* 0; -ENOSPC: it was not in the table, and the table is full; or a negative errno of statx(). */
+/* 0; -ENOSPC: every file counts as failed, and so does this one still; or a negative errno of statx(). */
 int gyre__failed_forget(struct gyre__failed *failed, int fd);
 
 #endif

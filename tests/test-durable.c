@@ -350,7 +350,7 @@ TEST(a_hard_link_is_the_same_file)
 
 TEST(refused_and_interrupted_flushes_fail_nothing)
 {
-	static const int errors[] = { -EINVAL, -EROFS, -EINTR };
+	static const int errors[] = { -EBADF, -ECANCELED, -EINTR };
 	struct gyre *rt = open_faulty("auto");
 	int fd = test_file(10);
 	unsigned i;
@@ -364,6 +364,42 @@ TEST(refused_and_interrupted_flushes_fail_nothing)
 	}
 	expect_eq(test_stat(rt, durable_failed_files), 0);
 	close(fd);
+	close_faulty(rt);
+}
+
+/* File systems hand on what their device or server said, whatever that was. */
+TEST(any_errno_of_a_flush_that_was_tried_fails_the_file)
+{
+	static const int errors[] = { -EACCES, -EPERM, -EROFS, -EINVAL, -EOPNOTSUPP, -EDQUOT };
+	struct gyre *rt = open_faulty("auto");
+	unsigned i;
+
+	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		int fd = test_file(10);
+
+		gyre__fault_set(GYRE__FAULT_fsync, 0, 1, errors[i]);
+		expect_eq(gyre_fsync(rt, fd), errors[i]);
+		expect_failed(rt, fd, errors[i]);
+		expect_eq(gyre_durable_reset(rt, fd), 0);
+		expect_well(rt, fd);
+		gyre__fault_clear();
+		close(fd);
+	}
+	close_faulty(rt);
+}
+
+TEST(what_has_no_medium_takes_no_place_among_the_failed)
+{
+	struct gyre *rt = open_faulty("auto");
+	unsigned i;
+
+	for (i = 0; i <= GYRE__FAILED_MAX; i++) {
+		struct test_pipe pipe = test_pipe();
+
+		expect_eq(gyre_fsync(rt, pipe.r), -EINVAL);
+		test_pipe_close(&pipe);
+	}
+	expect_eq(test_stat(rt, durable_failed_files), 0);
 	close_faulty(rt);
 }
 
@@ -403,7 +439,7 @@ TEST(more_failed_files_than_can_be_told_apart_fail_all)
 	expect_failed(rt, other, -EIO);
 	expect_eq(gyre_durable_reset(rt, other), -ENOSPC);
 	expect_contains(gyre_last_error(), "open another runtime");
-	expect_eq(gyre_durable_reset(rt, fds[0]), 0);
+	expect_eq(gyre_durable_reset(rt, fds[0]), -ENOSPC);
 	expect_failed(rt, fds[0], -EIO);
 	for (i = 0; i <= GYRE__FAILED_MAX; i++)
 		close(fds[i]);

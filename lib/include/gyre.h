@@ -833,9 +833,9 @@ ssize_t gyre_pwrite_full(struct gyre *rt, int fd, const void *buf, size_t len, o
  * then on gyre_fsync(), gyre_fdatasync(), gyre_write_durable() and the FSYNC
  * operations of closures fail on it, in this runtime and whatever the descriptor,
  * with the errno of the failure and effect NONE as long as nothing was written,
- * until gyre_durable_reset(). As failed counts every error that may come from
- * a flush: not -EBADF, -EINVAL, -EROFS and other refusals, nor -EINTR and
- * -ECANCELED; but also an fsync that was under way when its worker died. An FSYNC
+ * until gyre_durable_reset(). As failed counts every error of a file, directory or
+ * block device but -EBADF, -EINTR and -ECANCELED, as file systems hand on whatever
+ * their device or server said; and an fsync that was under way when its worker died. An FSYNC
  * of a closure's that overlaps with other flushes of the file is told whatever the
  * kernel says to it. More than 256 failed files, or one that can no longer be
  * identified, are not forgotten: then all files count as failed.
@@ -885,7 +885,9 @@ ssize_t gyre_write_durable(struct gyre *rt, int fd, const void *buf, size_t len,
 /*
  * What a flush of fd's file has lost is mended, or not missed: the file counts as
  * failed no longer. 0, also where it did not; -ENOSPC, more files than the library
- * can tell apart have failed, and only another runtime will do; or a negative errno.
+ * can tell apart have failed, all count as failed, and only another runtime will do;
+ * or a negative errno. Who has written to the file before and not flushed yet is told
+ * of the failure all the same.
  *
  * Since: 0.1
  */
