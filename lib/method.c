@@ -6,7 +6,8 @@
 #include "ring/sys.h"
 
 #define START_ROUNDS	4	/* phases of each method before any is believed */
-#define EXPLORE_EVERY	32	/* phases */
+#define EXPLORE_EVERY	128	/* phases */
+#define LEAD_PERCENT	10	/* so much faster has another to be before it takes over */
 #define ALIKE_PERCENT	5	/* methods whose times differ by less are told apart by their CPU */
 
 static const struct {
@@ -91,32 +92,45 @@ static enum gyre__method best(const struct gyre__lesson *lesson, unsigned offere
 	return chosen;
 }
 
+/* The one in use, until another is clearly better: devices are noisy, and changes cost. */
+static enum gyre__method prefer(struct gyre__lesson *lesson, unsigned offered)
+{
+	enum gyre__method method = best(lesson, offered), before = lesson->preferred;
+	uint64_t cost_ns = lesson->cost_ns[method];
+
+	if (!lesson->has_preferred || !(offered & GYRE__METHOD_BIT(before)) ||
+	    cost_ns + cost_ns * LEAD_PERCENT / 100 < lesson->cost_ns[before])
+		lesson->preferred = method;
+	lesson->has_preferred = true;
+	return lesson->preferred;
+}
+
 static enum gyre__method next_method(struct gyre__lesson *lesson, unsigned offered)
 {
-	enum gyre__method untried = least_tried(lesson, offered);
+	enum gyre__method untried = least_tried(lesson, offered), preferred;
 	unsigned others;
 
 	if (lesson->rounds[untried] < START_ROUNDS)
 		return untried;
+	preferred = prefer(lesson, offered);
 	if (++lesson->since_explored < EXPLORE_EVERY)
-		return best(lesson, offered);
+		return preferred;
 	lesson->since_explored = 0;
-	others = offered & ~GYRE__METHOD_BIT(best(lesson, offered));
-	return others ? least_tried(lesson, others) : best(lesson, offered);
+	others = offered & ~GYRE__METHOD_BIT(preferred);
+	return others ? least_tried(lesson, others) : preferred;
 }
 
 /*
  * At the start the best of some phases counts, since that is when threads are made
- * and files are cold. Later half of it is the newest: what is seldom tried has to
- * follow a device that others use as well. No one phase makes it more than
- * half as much again.
+ * and files are cold. Later a quarter of it is the newest, to follow a device that
+ * others use as well. No one phase makes it more than a quarter as much again.
  */
 static void average_in(uint64_t *average, uint64_t value, uint32_t round)
 {
 	if (round == 0 || (round < START_ROUNDS && value < *average))
 		*average = value;
 	else if (round >= START_ROUNDS)
-		*average = (*average + (value < 2 * *average ? value : 2 * *average)) / 2;
+		*average = (3 * *average + (value < 2 * *average ? value : 2 * *average)) / 4;
 }
 
 static void begin_phase(struct gyre__lesson *lesson, unsigned offered)
@@ -156,6 +170,10 @@ void gyre__method_choose(struct gyre__methods *methods, uint64_t number, bool di
 	ret->inside = ++device->inside;
 	ret->class = class_of(ret->inside);
 	lesson = &device->lessons[direct][ret->class];
+	/* For one or two callers the way to a worker and back is longer than what it saves. */
+	if (ret->class == 0 && (offered & GYRE__METHOD_BIT(GYRE__METHOD_HERE)))
+		offered &= ~GYRE__METHOD_BIT(GYRE__METHOD_RING);
+	ret->offered = offered;
 	if (lesson->phase == 0)
 		begin_phase(lesson, offered);
 	if (offered & GYRE__METHOD_BIT(lesson->method)) {

@@ -33,6 +33,8 @@ struct gyre__lesson {
 	uint32_t phase;				/* n-th */
 	uint32_t count;				/* writes measured in it */
 	uint32_t since_explored;		/* phases */
+	enum gyre__method preferred;	/* the one in use, once has_preferred */
+	bool has_preferred;
 	uint64_t sum_ns, cpu_start_ns;
 	uint32_t rounds[GYRE__METHODS];		/* phases that each method had */
 	uint64_t cost_ns[GYRE__METHODS], cpu_ns[GYRE__METHODS];
