@@ -739,18 +739,22 @@ ssize_t gyre_write_durable(struct gyre *rt, int fd, const void *buf, size_t len,
  * Under the lock. A failure that a ring has noted is to reach those who have
  * written before and not flushed yet, although the file is forgotten now.
  */
-static void doom_before_reset(struct gyre__durable *durable, int fd)
+static int doom_before_reset(struct gyre__durable *durable, int fd)
 {
-	int error = gyre__failed_look(&durable->failed, fd);
+	int error = gyre__failed_look(&durable->failed, fd), rc;
 	struct party file, *party;
 	struct stat st;
 
-	if (error == 0 || gyre__sys->fstat(fd, &st) < 0)
-		return;
+	if (error == 0)
+		return 0;
+	rc = gyre__sys->fstat(fd, &st);
+	if (rc < 0)
+		return rc;
 	name_file(&file, &st);
 	for (party = durable->inside[lane_number(&file)]; party; party = party->inside_next)
 		if (!party->settled && !party->doomed && same_file(party, &file))
 			party->doomed = error;
+	return 0;
 }
 
 int gyre_durable_reset(struct gyre *rt, int fd)
@@ -762,8 +766,9 @@ int gyre_durable_reset(struct gyre *rt, int fd)
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
 	lock(rt->durable);
-	doom_before_reset(rt->durable, fd);
-	rc = gyre__failed_forget(&rt->durable->failed, fd);
+	rc = doom_before_reset(rt->durable, fd);
+	if (rc == 0)
+		rc = gyre__failed_forget(&rt->durable->failed, fd);
 	unlock(rt->durable);
 	gyre__thread_leave(self);
 	if (rc == -ENOSPC)
