@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#define NO_MEDIUM	1	/* of inode_of(): neither 0 nor an errno */
+
 void gyre__failed_init(struct gyre__failed *failed)
 {
 	gyre__sys->mutex_init(&failed->lock);
@@ -37,7 +39,7 @@ static bool has_medium(unsigned mode)
 	return S_ISREG(mode) || S_ISBLK(mode) || S_ISDIR(mode);
 }
 
-/* What is in the caches will do: an open file keeps its identity. -EINVAL: it has no medium. */
+/* What is in the caches will do: an open file keeps its identity. NO_MEDIUM: it cannot fail. */
 static int inode_of(int fd, struct gyre__inode *ret)
 {
 	struct statx st;
@@ -47,7 +49,7 @@ static int inode_of(int fd, struct gyre__inode *ret)
 	if (rc < 0)
 		return rc;
 	if (!has_medium(st.stx_mode))
-		return -EINVAL;
+		return NO_MEDIUM;
 	memset(ret, 0, sizeof(*ret));
 	if (S_ISBLK(st.stx_mode)) {	/* by whatever node it was opened */
 		ret->device = makedev(st.stx_rdev_major, st.stx_rdev_minor);
@@ -95,7 +97,7 @@ void gyre__failed_mark(struct gyre__failed *failed, int fd, int error)
 	struct gyre__inode inode;
 	int rc = inode_of(fd, &inode);
 
-	if (rc == -EINVAL)
+	if (rc == NO_MEDIUM)
 		return;
 	gyre__sys->mutex_lock(&failed->lock);
 	if (rc < 0 || (!row_of(failed, &inode) && failed->used == GYRE__FAILED_MAX)) {
@@ -114,7 +116,7 @@ int gyre__failed_find(struct gyre__failed *failed, int fd)
 	struct gyre__inode inode;
 	int rc = inode_of(fd, &inode), error;
 
-	if (rc == -EBADF || rc == -EINVAL)	/* the call itself will say so */
+	if (rc == -EBADF || rc == NO_MEDIUM)	/* the call itself will say so */
 		return 0;
 	gyre__sys->mutex_lock(&failed->lock);
 	row = rc == 0 ? row_of(failed, &inode) : NULL;
@@ -129,8 +131,8 @@ int gyre__failed_forget(struct gyre__failed *failed, int fd)
 	struct gyre__inode inode;
 	int rc = inode_of(fd, &inode);
 
-	if (rc < 0)
-		return rc;
+	if (rc < 0 || rc == NO_MEDIUM)
+		return rc < 0 ? rc : 0;
 	gyre__sys->mutex_lock(&failed->lock);
 	row = row_of(failed, &inode);
 	if (row)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "failures.h"
+#include "ring/sys_fault.h"
 #include "scenario.h"
 
 #define BYTES		16
@@ -55,6 +56,8 @@ static void check_io(const char *what, ssize_t res, unsigned before)
 	/* The whole of a read or write may be got at in more than one go. */
 	if (res >= 0 && met && passed_on && passed_on != -EINTR && passed_on != -EAGAIN)
 		sim_fail("%s: %zd, though a system call failed", what, res);
+	/* A flush that has failed stays failed. */
+	met |= sim_failures_of(GYRE__FAULT_fsync) || sim_failures_of(GYRE__FAULT_fdatasync);
 	if (res >= 0 || (met && res == passed_on) || is_dice((int)res))
 		return;
 	if (!sim_pointer_get() && sim_fault_happened() && res == -ENOMEM)
@@ -73,6 +76,15 @@ static void write_durably(const char *bytes)
 	ssize_t res = gyre_write_durable(play.rt, play.file, bytes, BYTES, 0);
 
 	check_io("gyre_write_durable", res, res >= 0 ? sim_failures_met() : before);
+}
+
+/* A look that fails on its way makes it tell those who are inside, of whom there are none. */
+static void reset(void)
+{
+	unsigned before = sim_failures_met();
+	int res = gyre_durable_reset(play.rt, play.file);
+
+	check_io("gyre_durable_reset", res, res >= 0 ? sim_failures_met() : before);
 }
 
 #define CHECK_IO(call) \
@@ -131,7 +143,7 @@ static void read_and_write(void)
 	CHECK_IO(gyre_fsync(rt, play.file));
 	CHECK_IO(gyre_fdatasync(rt, play.file));
 	write_durably(bytes);
-	CHECK_IO(gyre_durable_reset(rt, play.file));
+	reset();
 	CHECK_IO(gyre_fallocate(rt, play.file, 0, 0, BYTES));
 	CHECK_IO(gyre_statx(rt, AT_FDCWD, "a path", 0, STATX_SIZE, &stx));
 	CHECK_IO(fd = gyre_openat(rt, AT_FDCWD, "a path", O_RDONLY, 0));
