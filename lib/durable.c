@@ -45,6 +45,7 @@ struct party {
 	const char *function;
 	int fd;
 	uint64_t device, inode;
+	bool has_medium;		/* else no flush of it can fail */
 
 	/* What is written. */
 	const char *buf;
@@ -113,6 +114,7 @@ static void name_file(struct party *party, const struct stat *st)
 {
 	party->device = S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev;
 	party->inode = S_ISBLK(st->st_mode) ? 0 : st->st_ino;
+	party->has_medium = gyre__has_medium(st->st_mode);
 }
 
 /* Under the lock, before anything is written. */
@@ -300,6 +302,8 @@ static void prep_flush(struct io_uring_sqe *sqe, void *arg)
 /* What a flush, or a write that flushes, has ended with makes of its file. 0: nothing. */
 static int error_of(const struct party *party)
 {
+	if (!party->has_medium)
+		return 0;
 	if (party->status != GYRE_OK)	/* cut off, it may have failed, unheard */
 		return party->effect == GYRE_EFFECT_UNKNOWN ? -EIO : 0;
 	if (party->found_failed || !(party->rw_flags ? gyre__is_write_failure(party->res) :
@@ -369,7 +373,7 @@ static int report_flush(const struct party *party, enum gyre_effect effect)
 			     strerror(-party->res));
 	else
 		gyre__remark(party->function, effect, "the flush failed (%s)%s", strerror(-party->res),
-			     gyre__is_flush_failure(party->res) ? ": what it covered may be lost, and "
+			     party->has_medium && gyre__is_flush_failure(party->res) ? ": what it covered may be lost, and "
 			     "further flushes of this file fail until gyre_durable_reset()" : "");
 	return party->res;
 }

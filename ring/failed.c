@@ -34,7 +34,7 @@ bool gyre__is_write_failure(int error)
 	}
 }
 
-static bool has_medium(unsigned mode)
+bool gyre__has_medium(unsigned mode)
 {
 	return S_ISREG(mode) || S_ISBLK(mode) || S_ISDIR(mode);
 }
@@ -48,7 +48,7 @@ static int inode_of(int fd, struct gyre__inode *ret)
 
 	if (rc < 0)
 		return rc;
-	if (!has_medium(st.stx_mode))
+	if (!gyre__has_medium(st.stx_mode))
 		return NO_MEDIUM;
 	memset(ret, 0, sizeof(*ret));
 	if (S_ISBLK(st.stx_mode)) {	/* by whatever node it was opened */

@@ -44,6 +44,9 @@ struct gyre__failed {
 void gyre__failed_init(struct gyre__failed *failed);
 void gyre__failed_done(struct gyre__failed *failed);
 
+/* Of stat's mode: is there anything that a flush can lose? Not of pipes and sockets. */
+bool gyre__has_medium(unsigned mode);
+
 /*
  * Can this answer of fsync(2) come from a flush that was tried and failed? A
  * file system hands on whatever errno its device or server gave, so nearly any
@@ -58,7 +61,7 @@ bool gyre__is_flush_failure(int error);
  */
 bool gyre__is_write_failure(int error);
 
-/* The flush of fd's file has failed with error. What has no medium cannot fail: pipes, sockets. */
+/* The flush of fd's file has failed with error. Nothing, if it has no medium. */
 void gyre__failed_mark(struct gyre__failed *failed, int fd, int error);
 
 /* 0, or the negative errno that the flush of fd's file has failed with. */

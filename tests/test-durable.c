@@ -397,9 +397,11 @@ TEST(what_has_no_medium_takes_no_place_among_the_failed)
 		struct test_pipe pipe = test_pipe();
 
 		expect_eq(gyre_fsync(rt, pipe.r), -EINVAL);
+		expect(!strstr(gyre_last_error(), "gyre_durable_reset"));
 		test_pipe_close(&pipe);
 	}
 	expect_eq(test_stat(rt, durable_failed_files), 0);
+	expect_eq(test_stat(rt, durable_failed), 0);
 	close_faulty(rt);
 }
 
