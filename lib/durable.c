@@ -373,8 +373,9 @@ static int report_flush(const struct party *party, enum gyre_effect effect)
 			     strerror(-party->res));
 	else
 		gyre__remark(party->function, effect, "the flush failed (%s)%s", strerror(-party->res),
-			     party->has_medium && gyre__is_flush_failure(party->res) ? ": what it covered may be lost, and "
-			     "further flushes of this file fail until gyre_durable_reset()" : "");
+			     party->has_medium && gyre__is_flush_failure(party->res) ?
+			     ": what it covered may be lost, and further flushes of this file fail "
+			     "until gyre_durable_reset()" : "");
 	return party->res;
 }
 
