@@ -2,7 +2,7 @@
 /* The leak check itself: finds one of each kind, and is content with none. */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <stdatomic.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,10 +18,10 @@ static char report[1024];
 
 static void *waits_for_release(void *arg)
 {
-	atomic_int *release = arg;
+	sem_t *release = arg;
 
-	while (!atomic_load(release))
-		usleep(100);
+	while (sem_wait(release) < 0)
+		;
 	return NULL;
 }
 
@@ -88,15 +88,16 @@ TEST(descriptor_that_became_another_file_is_found)
 TEST(leaked_thread_is_found)
 {
 	struct leak *leak = leak_before();
-	atomic_int release = 0;
+	sem_t release;
 	pthread_t thread;
 
 	leak_set_patience_ms(20);
+	expect_eq(sem_init(&release, 0, 0), 0);
 	expect_eq(pthread_create(&thread, NULL, waits_for_release, &release), 0);
 	pthread_setname_np(thread, "straggler");
 	expect_eq(leak_after(leak, report, sizeof(report)), 1);
 	expect_contains(report, "straggler");
-	atomic_store(&release, 1);
+	sem_post(&release);
 	pthread_join(thread, NULL);
 	leak_set_patience_ms(3000);
 }
