@@ -48,6 +48,7 @@ struct gyre__sys {
 	int (*munmap)(void *ptr, size_t len);
 	int (*madvise)(void *ptr, size_t len, int advice);
 	int (*mprotect)(void *ptr, size_t len, int prot);
+	int (*mincore)(void *ptr, size_t len, unsigned char *ret);	/* a byte for each page */
 
 	/* descriptors */
 	int (*eventfd)(void);

@@ -139,6 +139,11 @@ static int kernel_mprotect(void *ptr, size_t len, int prot)
 	return (int)raw(SYS_mprotect, ptr, len, prot);
 }
 
+static int kernel_mincore(void *ptr, size_t len, unsigned char *ret)
+{
+	return (int)raw(SYS_mincore, ptr, len, ret);
+}
+
 /* ------------------------------------------------------- descriptors -- */
 
 static int kernel_eventfd(void)
@@ -546,6 +551,7 @@ const struct gyre__sys gyre__sys_kernel = {
 	.munmap = kernel_munmap,
 	.madvise = kernel_madvise,
 	.mprotect = kernel_mprotect,
+	.mincore = kernel_mincore,
 	.eventfd = kernel_eventfd,
 	.eventfd_read = kernel_eventfd_read,
 	.eventfd_write = kernel_eventfd_write,
