@@ -36,12 +36,67 @@ static void poke_if_cancelled(struct gyre__worker *worker, const struct gyre__ba
 		}
 }
 
+/* A task that waits for its batch, and where that is. */
+struct batch_wait {
+	struct gyre__wait wait;
+	struct gyre__batch *batch;
+	struct gyre__worker *worker;
+	bool own;
+};
+
+/* The task was cancelled: so are its ops, and when they have all come to an end, so has the wait. */
+static void interrupt_batch(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct batch_wait *batch_wait = gyre__container_of(wait, struct batch_wait, wait);
+	struct gyre__batch *batch = batch_wait->batch;
+	uint32_t i;
+
+	(void)task;
+	for (i = 0; i < batch->count; i++) {
+		_Atomic uint64_t *word = gyre__op_ticket(&batch->ops[i]);
+		uint64_t ticket = gyre__load(word, acquire);
+
+		while (!gyre__cas(word, &ticket, ticket | GYRE__TICKET_CANCEL, acq_rel))
+			;
+	}
+	if (batch_wait->own)
+		gyre__ring_look_for_cancels(&batch_wait->worker->ring);
+	else
+		gyre__ring_poke(&batch_wait->worker->ring);
+}
+
+/* The same of a task: on its own worker's ring without a detour, and parked meanwhile. */
+static enum gyre_status send_and_park(struct gyre__thread *self, struct gyre__worker *worker)
+{
+	struct batch_wait batch_wait = {
+		.wait = { .what = "ops", .interrupt = interrupt_batch },
+		.batch = &self->batch,
+		.worker = worker,
+		.own = worker == self->worker,
+	};
+	enum gyre_status status;
+	bool woken;
+
+	if (batch_wait.own)
+		status = gyre__ring_take_own(&worker->ring, &self->batch);
+	else
+		status = gyre__ring_send(&worker->ring, &self->batch, &woken);
+	if (gyre__unlikely(status != GYRE_OK))
+		return status;
+	poke_if_cancelled(worker, &self->batch);
+	gyre__task_park(self->task, &batch_wait.wait);
+	self->reply.odd = self->batch.odd;
+	return GYRE_OK;
+}
+
 /* Sends self's batch to worker and waits. GYRE_OK: every op of it was answered. */
 static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct gyre__worker *worker)
 {
 	enum gyre_status status;
 	bool woken;
 
+	if (gyre__unlikely(self->task))
+		return send_and_park(self, worker);
 	gyre__reply_expect(&self->reply);
 	status = gyre__ring_send(&worker->ring, &self->batch, &woken);
 	if (gyre__unlikely(status != GYRE_OK)) {
@@ -50,7 +105,7 @@ static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct g
 	}
 	if (self->batch.ops)
 		poke_if_cancelled(worker, &self->batch);
-	gyre__reply_wait(&self->reply, &worker->ring.pace, woken);
+	gyre__reply_wait(&self->reply, &self->reply.spin, &worker->ring.pace, woken);
 	return GYRE_OK;
 }
 
@@ -59,6 +114,8 @@ static enum gyre_status travel(struct gyre__thread *self, struct gyre *rt, struc
 {
 	enum gyre_status status;
 
+	if (gyre__unlikely(gyre__thread_is_at_home(self, rt)))
+		return send_and_wait(self, self->worker);
 	do {
 		struct gyre__worker *worker = gyre__crew_choose(rt->crew, &home->worker);
 
@@ -73,6 +130,8 @@ static enum gyre_status report_unsent(const char *function, enum gyre_status sta
 {
 	return gyre__fail(function, status, "%s", status == GYRE_WORKER_DEAD ?
 			  "no worker is left alive to take it; nothing was submitted" :
+			  status == GYRE_CANCELLED ?
+			  "the runtime's time to drain is over; nothing was submitted" :
 			  "the runtime was closed meanwhile; nothing was submitted");
 }
 
@@ -110,6 +169,15 @@ static inline struct gyre__batch *batch_of_one(struct gyre__thread *self, gyre_p
 	return batch;
 }
 
+/* In a task, what can be cancelled has an op whose ticket says so; nobody else knows this one. */
+static inline void give_ticket(struct gyre__thread *self, struct gyre_op *op)
+{
+	if (gyre__likely(!self->task))
+		return;
+	gyre__store(gyre__op_ticket(op), GYRE__TICKET_LIVE, relaxed);
+	self->batch.ops = op;
+}
+
 /* The one verdict, taken out: it must be zero when the batch is sent again. */
 static inline gyre__verdict take_one_verdict(struct gyre__thread *self)
 {
@@ -123,6 +191,7 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
 {
 	struct gyre__thread *self;
 	struct gyre__home *home;
+	struct gyre_op op;
 	enum gyre_status status = gyre__runtime_enter("gyre_call", &rt, &self);
 
 	if (gyre__unlikely(status != GYRE_OK))
@@ -139,6 +208,7 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
 	home = gyre__thread_home(self, rt);
 	gyre__count(&home->calls, 1);
 	batch_of_one(self, prep, arg);
+	give_ticket(self, &op);
 	status = travel(self, rt, home);
 	gyre__thread_leave(self);
 
@@ -174,6 +244,7 @@ ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
 	batch = batch_of_one(self, prep, arg);
+	give_ticket(self, &op);
 	if (timeout_ns) {
 		batch->flags = GYRE__BATCH_DETAILED | GYRE__BATCH_TIMED;
 		batch->ops = &op;
@@ -207,7 +278,7 @@ bool gyre__bridge_control(struct gyre__thread *self, struct gyre__worker *worker
 		gyre__reply_forget(&self->reply);
 		return false;
 	}
-	gyre__reply_wait(&self->reply, &worker->ring.pace, false);
+	gyre__reply_wait(&self->reply, &self->reply.spin, &worker->ring.pace, false);
 	return true;
 }
 
@@ -322,11 +393,14 @@ static void reissue_tickets(struct gyre_op *ops, uint32_t count, uint64_t ticket
 	}
 }
 
-static struct gyre__worker *worker_for(struct gyre *rt, const struct gyre_op *first,
-				       struct gyre__home *home)
+static struct gyre__worker *worker_for(struct gyre__thread *self, struct gyre *rt,
+				       const struct gyre_op *first, struct gyre__home *home)
 {
-	return first->worker ? rt->crew->worker[first->worker - 1] :
-			       gyre__crew_choose(rt->crew, &home->worker);
+	if (first->worker)
+		return rt->crew->worker[first->worker - 1];
+	if (gyre__unlikely(gyre__thread_is_at_home(self, rt)))
+		return self->worker;
+	return gyre__crew_choose(rt->crew, &home->worker);
 }
 
 /* To the worker that ops[0] names, or wherever home says. */
@@ -334,7 +408,7 @@ static enum gyre_status travel_with(struct gyre__thread *self, struct gyre *rt,
 				    struct gyre_op *ops, uint32_t count)
 {
 	struct gyre__home *home = gyre__thread_home(self, rt);
-	struct gyre__worker *worker = worker_for(rt, ops, home);
+	struct gyre__worker *worker = worker_for(self, rt, ops, home);
 	struct gyre__batch *batch = &self->batch;
 	enum gyre_status status;
 
@@ -353,9 +427,10 @@ static enum gyre_status travel_with(struct gyre__thread *self, struct gyre *rt,
 		batch->start_ns = gyre__sys->now_ns();
 	for (;;) {
 		status = send_and_wait(self, worker);
-		if (gyre__likely(status != GYRE_WORKER_DEAD) || ops[0].worker != 0)
+		if (gyre__likely(status != GYRE_WORKER_DEAD) || ops[0].worker != 0 ||
+		    gyre__thread_is_at_home(self, rt))
 			return status;
-		worker = worker_for(rt, ops, home);
+		worker = worker_for(self, rt, ops, home);
 		if (!worker)
 			return GYRE_WORKER_DEAD;
 		reissue_tickets(ops, count, gyre__ticket_make(rt->id, worker->number));

@@ -17,6 +17,7 @@ static const char *const phase_names[] = {
 	[GYRE__RING_RUNNING] = "running",
 	[GYRE__RING_DRAINING] = "draining",
 	[GYRE__RING_CANCELLING] = "cancelling what outlasted the drain",
+	[GYRE__RING_BURIED] = "dead, and its tasks are leaving",
 	[GYRE__RING_DEAD] = "dead",
 	[GYRE__RING_ENDED] = "ended",
 };
@@ -123,12 +124,12 @@ enum gyre_status gyre_dump(struct gyre *rt, int fd)
 	struct gyre__text text = { 0 };
 	enum gyre_status status;
 
-	if (self && self->worker)
+	if (self && gyre__thread_is_in_prep(self))
 		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	status = gyre__runtime_look(__func__, &rt);
 	if (status != GYRE_OK)
 		return status;
-	self = gyre__sys->self_get();	/* there is one since the look */
+	self = gyre__thread_self();	/* there is one since the look */
 	status = gyre__thread_make_reply(self, __func__);
 	if (status == GYRE_OK) {
 		dump_all(self, rt, &text);

@@ -9,6 +9,7 @@
 
 #include "buffer.h"
 #include "durable.h"
+#include "jobs.h"
 #include "ring/probe.h"
 
 #define GUARD_BYTES	4096
@@ -29,6 +30,44 @@ static enum gyre_status refuse_no_reactor(const char *function)
 			  "task of a runtime, name the runtime instead of NULL");
 }
 
+/* seq_cst, as in gyre__runtime_enter(): a visitor is counted before it looks at closed. */
+static bool begin_visit(struct gyre__thread *self, struct gyre *rt)
+{
+	gyre__fetch_add(&rt->visitors, 1, seq_cst);
+	self->visits = rt;
+	return !gyre__load(&rt->closed, seq_cst) && !gyre__runtime_is_forked(rt);
+}
+
+void gyre__thread_end_visit(struct gyre__thread *self)
+{
+	struct gyre *rt = self->visits;
+
+	if (!rt)
+		return;
+	self->visits = NULL;
+	/* Release: as in gyre__thread_leave(). */
+	gyre__fetch_sub(&rt->visitors, 1, release);
+}
+
+static enum gyre_status enter_from_task(const char *function, struct gyre *rt,
+					struct gyre__thread *self)
+{
+	enum gyre_status status = gyre__task_may_wait(self->task);
+
+	if (status != GYRE_OK)
+		return gyre__fail(function, status, "%s", status == GYRE_CANCELLED ?
+				  "the task was cancelled: it is to return" :
+				  "the worker of this task has died");
+	gyre__store(&self->inside, rt, relaxed);	/* read by itself alone */
+	if (rt == self->runtime)
+		return GYRE_OK;
+	if (begin_visit(self, rt))
+		return GYRE_OK;
+	status = refuse_closed(function, rt);
+	gyre__thread_leave(self);
+	return status;
+}
+
 enum gyre_status gyre__runtime_enter(const char *function, struct gyre **rt,
 				     struct gyre__thread **ret_self)
 {
@@ -36,9 +75,15 @@ enum gyre_status gyre__runtime_enter(const char *function, struct gyre **rt,
 
 	if (gyre__unlikely(!self))
 		return GYRE_NO_MEMORY;
-	if (gyre__unlikely(self->worker))
-		return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a prep closure may not wait: its "
-				  "worker is the one that would have to answer");
+	*ret_self = self;
+	if (gyre__unlikely(self->worker)) {
+		if (!self->task)
+			return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a prep closure may not "
+					  "wait: its worker is the one that would have to answer");
+		if (!*rt)
+			*rt = self->runtime;
+		return enter_from_task(function, *rt, self);
+	}
 	if (gyre__unlikely(!*rt))
 		return refuse_no_reactor(function);
 	/* seq_cst, before the look at closed: gyre_free() closes before it looks at inside. */
@@ -49,7 +94,6 @@ enum gyre_status gyre__runtime_enter(const char *function, struct gyre **rt,
 		gyre__thread_leave(self);
 		return status;
 	}
-	*ret_self = self;
 	return GYRE_OK;
 }
 
@@ -65,13 +109,15 @@ enum gyre_status gyre__runtime_look(const char *function, struct gyre **rt)
 		return refuse_no_reactor(function);
 	if (gyre__runtime_is_forked(*rt))
 		return refuse_closed(function, *rt);
+	if (self->task && *rt != self->runtime)
+		begin_visit(self, *rt);
 	gyre__store(&self->inside, *rt, seq_cst);
 	return GYRE_OK;
 }
 
 void gyre__runtime_leave(struct gyre *rt)
 {
-	struct gyre__thread *self = gyre__sys->self_get();
+	struct gyre__thread *self = gyre__thread_self();
 
 	GYRE_ASSERT(gyre__load(&self->inside, relaxed) == rt);
 	gyre__thread_leave(self);
@@ -98,12 +144,13 @@ static int begin_worker(struct gyre__worker *worker, void *arg)
 		return -ENOMEM;
 	self->runtime = arg;
 	self->worker = worker;
+	gyre__tasks_begin(&worker->tasks, &self->running);
 	return 0;
 }
 
 static void finish_worker(struct gyre__worker *worker, void *arg)
 {
-	struct gyre__thread *self = gyre__sys->self_get();
+	struct gyre__thread *self = gyre__self();
 
 	(void)arg;
 	GYRE_ASSERT(self->worker == worker);
@@ -148,6 +195,12 @@ static enum gyre_status start_crew(struct gyre *rt)
 			.failed = gyre__durable_failed(rt->durable),
 		},
 		.hooks = { begin_worker, finish_worker, rt },
+		.tasks = {
+			.stall_ns = settings->stall_ns,
+			.zero = settings->flags & GYRE_ZERO_ARENAS,
+			.hooks = { sizeof(struct gyre__thread), gyre__jobs_begin_one,
+				   gyre__thread_task_done },
+		},
 	};
 	const char *step;
 	unsigned worker;
@@ -229,11 +282,13 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
 		return GYRE_NO_MEMORY;
 	if (!ret)
 		return gyre__fail("gyre_open", GYRE_INVALID, "ret is NULL");
-	if (self->worker)
+	if (gyre__thread_is_in_prep(self))
 		return gyre__fail("gyre_open", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	status = gyre__options_resolve(options, &settings);
 	if (status == GYRE_OK)
 		status = runtime_new(&settings, ret);
+	if (status == GYRE_OK)
+		gyre__runtime_list(*ret);
 	return status == GYRE_OK ? gyre__succeed() : status;
 }
 
@@ -249,6 +304,18 @@ static void close_once(struct gyre *rt)
 	gyre__sys->mutex_unlock(&rt->close_lock);
 }
 
+/* Its own tasks cannot wait for their end, but they can bring it about. */
+static enum gyre_status close_from_inside(struct gyre *rt)
+{
+	unsigned i;
+
+	gyre__store(&rt->closed, 1, seq_cst);
+	for (i = 0; i < rt->crew->count; i++)
+		gyre__ring_seal(&rt->crew->worker[i]->ring, rt->settings.drain_ns);
+	return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a task of the runtime cannot wait for "
+			  "its own end: the runtime takes no more calls, and ends without it");
+}
+
 enum gyre_status gyre_close(struct gyre *rt)
 {
 	struct gyre__thread *self;
@@ -258,10 +325,12 @@ enum gyre_status gyre_close(struct gyre *rt)
 	self = gyre__thread_self();
 	if (!self)
 		return GYRE_NO_MEMORY;
-	if (self->worker)
+	if (gyre__thread_is_in_prep(self))
 		return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	if (gyre__runtime_is_forked(rt))	/* nothing here is the child's to stop */
 		return refuse_closed("gyre_close", rt);
+	if (self->task && self->runtime == rt)
+		return close_from_inside(rt);
 	gyre__store(&self->inside, rt, seq_cst);
 	close_once(rt);
 	gyre__thread_leave(self);
@@ -270,12 +339,14 @@ enum gyre_status gyre_close(struct gyre *rt)
 
 void gyre_free(struct gyre *rt)
 {
-	const struct gyre__thread *self = gyre__sys->self_get();
+	const struct gyre__thread *self = gyre__self();
 
 	if (!rt)
 		return;
-	GYRE_ASSERT(!self || !self->worker);	/* it waits, and cannot say no */
+	/* It waits, and cannot say no: not in a prep, nor in a task of rt. */
+	GYRE_ASSERT(!self || !self->worker || (self->running.task && self->runtime != rt));
 	if (gyre__runtime_is_forked(rt)) {
+		gyre__runtime_unlist(rt);
 		gyre__threads_forget(rt);
 		gyre__crew_free(rt->crew);
 		gyre__buffer_pool_forget(rt);
@@ -283,6 +354,7 @@ void gyre_free(struct gyre *rt)
 		return;
 	}
 	close_once(rt);
+	gyre__runtime_unlist(rt);
 	gyre__threads_leave(rt);
 	gyre__buffer_pool_close(rt);
 	gyre__crew_free(rt->crew);
@@ -293,7 +365,7 @@ void gyre_free(struct gyre *rt)
 
 unsigned gyre_worker_count(const struct gyre *rt)
 {
-	const struct gyre__thread *self = gyre__sys->self_get();
+	const struct gyre__thread *self = gyre__self();
 
 	if (!rt)
 		rt = self ? self->runtime : NULL;
@@ -302,16 +374,37 @@ unsigned gyre_worker_count(const struct gyre *rt)
 
 struct gyre *gyre_current(void)
 {
-	const struct gyre__thread *self = gyre__sys->self_get();
+	const struct gyre__thread *self = gyre__self();
 
 	return self ? self->runtime : NULL;
 }
 
 int gyre_current_worker(void)
 {
-	const struct gyre__thread *self = gyre__sys->self_get();
+	const struct gyre__thread *self = gyre__self();
 
 	return self && self->worker ? (int)self->worker->number : -1;
+}
+
+static void add_tasks(struct gyre__tasks *tasks, struct gyre_stats *stats)
+{
+	struct gyre__task_counters *counters = &tasks->counters;
+	uint64_t arena_max = gyre__load(&tasks->chunks.bytes_max, relaxed);
+
+	stats->jobs_started += gyre__load(&counters->jobs_started, relaxed);
+	stats->jobs_finished += gyre__load(&counters->jobs_finished, relaxed);
+	stats->jobs_panicked += gyre__load(&counters->jobs_panicked, relaxed);
+	stats->jobs_cancelled += gyre__load(&counters->jobs_cancelled, relaxed);
+	stats->jobs_running += gyre__load(&counters->jobs_running, relaxed);
+	stats->tasks_started += gyre__load(&counters->started, relaxed);
+	stats->tasks_live += gyre__load(&counters->live, relaxed);
+	stats->tasks_leftover += gyre__load(&counters->leftover, relaxed);
+	stats->stalls += gyre__load(&counters->stalls, relaxed);
+	stats->arena_bytes += gyre__load(&tasks->chunks.bytes, relaxed);
+	if (stats->arena_bytes_max < arena_max)
+		stats->arena_bytes_max = arena_max;
+	stats->stacks_live += gyre__load(&tasks->stacks.live, relaxed);
+	stats->stacks_cached += gyre__load(&tasks->stacks.cached, relaxed);
 }
 
 static void add_worker(struct gyre__worker *worker, struct gyre_stats *stats)
@@ -333,6 +426,7 @@ static void add_worker(struct gyre__worker *worker, struct gyre_stats *stats)
 	stats->replies_spun += gyre__load(&counters->replies_spun, relaxed);
 	stats->replies_slept += gyre__load(&counters->replies_slept, relaxed);
 	stats->cq_overflows += gyre__load(&counters->cq_overflows, relaxed);
+	add_tasks(&worker->tasks, stats);
 	if (gyre__worker_is_dead(worker))
 		stats->workers_dead++;
 	else if (gyre__load(&worker->up, relaxed) == 1)

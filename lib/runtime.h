@@ -27,6 +27,7 @@ struct gyre {
 	const uint32_t *guard;		/* a page that a forked child finds empty; else id */
 	uint32_t id;			/* not zero */
 	_Atomic uint32_t closed;	/* takes no more calls */
+	_Atomic uint32_t visitors;	/* tasks of other runtimes that are in a call of this one */
 	enum gyre__route route;
 
 	struct gyre__settings settings;
@@ -37,6 +38,7 @@ struct gyre {
 
 	/* Of threads that have gone; under the lock of lib/thread.c. */
 	uint64_t calls, calls_in_caller;
+	struct gyre *next, *prev;	/* all that are open, for those who know only an id; ditto */
 };
 
 /* In a child that was forked from the process that opened it. */
@@ -48,8 +50,10 @@ static inline bool gyre__runtime_is_forked(const struct gyre *rt)
 /*
  * The door for calls that may wait. Refuses, with the reason reported: a prep
  * closure (GYRE_WOULD_DEADLOCK), no runtime here (GYRE_NO_REACTOR), a closed one
- * or a forked child (GYRE_CLOSED), no memory for the thread's record. On GYRE_OK
- * the runtime stays until gyre__runtime_leave().
+ * or a forked child (GYRE_CLOSED), a task that was cancelled (GYRE_CANCELLED, or
+ * it does not come back at all), no memory for the thread's record. On GYRE_OK
+ * the runtime stays until gyre__runtime_leave(). A task's own runtime lets it in
+ * until its jobs are told to end, closed or not.
  */
 enum gyre_status gyre__runtime_enter(const char *function, struct gyre **rt,
 				     struct gyre__thread **ret_self);
@@ -59,11 +63,33 @@ enum gyre_status gyre__runtime_look(const char *function, struct gyre **rt);
 
 void gyre__runtime_leave(struct gyre *rt);
 
+/* A task of rt: what it sends stays on its own worker. */
+static inline bool gyre__thread_is_at_home(const struct gyre__thread *self, const struct gyre *rt)
+{
+	return self->task && self->runtime == rt;
+}
+
+/* A task leaves a runtime that is not its own. */
+void gyre__thread_end_visit(struct gyre__thread *self);
+
 /* Release: what the call did with rt is over before gyre_free() sees it gone. */
 static inline void gyre__thread_leave(struct gyre__thread *self)
 {
 	gyre__store(&self->inside, NULL, release);
+	if (gyre__unlikely(self->task))
+		gyre__thread_end_visit(self);
 }
+
+/*
+ * For who knows only the id of a runtime: if it is not freed yet it stays so
+ * until gyre__thread_leave(). NULL: it is gone. From a task of its own, or a
+ * thread that is in no call.
+ */
+struct gyre *gyre__runtime_visit(struct gyre__thread *self, uint32_t id);
+
+/* In the list of those that are open, from the end of gyre_open() to the end of gyre_free()'s close. */
+void gyre__runtime_list(struct gyre *rt);
+void gyre__runtime_unlist(struct gyre *rt);
 
 /* Adds up one worker's figures, or with worker -1 all of them and those of callers. */
 void gyre__runtime_stats(struct gyre *rt, int worker, struct gyre_stats *ret);

@@ -303,7 +303,7 @@ enum gyre_status gyre_stats_write(struct gyre *rt, int fd, enum gyre_format form
 	struct snapshot *snapshot;
 	enum gyre_status status;
 
-	if (self && self->worker)
+	if (self && gyre__thread_is_in_prep(self))
 		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK,
 				  "a prep closure may not wait, and writing may have to");
 	status = gyre__runtime_look(__func__, &rt);

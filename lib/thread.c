@@ -15,6 +15,7 @@
 static union gyre__mutex threads_lock = GYRE__MUTEX_INIT;
 static struct gyre__thread *threads;
 static unsigned threads_come;
+static struct gyre *runtimes;	/* all that are open; the same lock */
 static bool fork_guarded;
 
 static void lock_threads(void)
@@ -57,6 +58,7 @@ static void thread_free(struct gyre__thread *self)
 {
 	gyre__reply_done(&self->reply);
 	gyre__free(self->arrays);
+	gyre__free(self->last_panic);
 	gyre__free(self);
 }
 
@@ -79,7 +81,7 @@ static void thread_exit(void *value)
  */
 static void start_over_in_child(void)
 {
-	struct gyre__thread *self = gyre__sys->self_get(), *thread, *next;
+	struct gyre__thread *self = gyre__self(), *thread, *next;
 
 	for (thread = threads; thread; thread = next) {
 		next = thread->next;
@@ -91,6 +93,7 @@ static void start_over_in_child(void)
 		self->next = self->prev = NULL;
 		self->runtime = NULL;
 		self->worker = NULL;
+		self->running = (struct gyre__running){ NULL, NULL };
 		gyre__store(&self->inside, NULL, relaxed);
 		gyre__reply_done(&self->reply);
 	}
@@ -136,18 +139,51 @@ static struct gyre__thread *thread_new(void)
 	return self;
 }
 
-struct gyre__thread *gyre__thread_self(void)
+struct gyre__thread *gyre__thread_make(void)
 {
-	struct gyre__thread *self = gyre__sys->self_get();
+	return thread_new();
+}
 
-	return gyre__likely(self) ? self : thread_new();
+/* Its memory is whatever was there before: all that is not set here is set before it is read. */
+struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
+{
+	const struct gyre__thread *thread = gyre__self();
+	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
+
+	gyre__task_waiter_init(&self->task_waiter, task);
+	self->task = task;
+	self->runtime = thread->runtime;
+	self->worker = thread->worker;
+	self->running = (struct gyre__running){ task, NULL };
+	self->batch.waiter = &self->task_waiter.waiter;
+	self->reply.one_verdict = 0;
+	self->reply.eventfd = -1;
+	gyre__store(&self->inside, NULL, relaxed);
+	self->visits = NULL;
+	self->serves = NULL;
+	self->arrays = NULL;
+	self->arrays_max = 0;
+	self->last_panic = NULL;
+	self->last_status = GYRE_OK;
+	self->last_effect = GYRE_EFFECT_NONE;
+	self->remarked = false;
+	task->upper_made = true;
+	return self;
+}
+
+void gyre__thread_task_done(struct gyre__task *task)
+{
+	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
+
+	gyre__free(self->arrays);
+	gyre__free(self->last_panic);
 }
 
 enum gyre_status gyre__thread_make_reply(struct gyre__thread *self, const char *function)
 {
 	int rc;
 
-	if (gyre__likely(gyre__reply_is_made(&self->reply)))
+	if (gyre__likely(gyre__reply_is_made(&self->reply)) || self->task)
 		return GYRE_OK;
 	rc = gyre__reply_init(&self->reply);
 	if (rc < 0)
@@ -203,6 +239,8 @@ struct gyre__home *gyre__thread_home(struct gyre__thread *self, struct gyre *rt)
 {
 	unsigned i;
 
+	if (gyre__unlikely(self->task))
+		self = gyre__self();	/* a task's is its thread's */
 	for (i = 0; i < GYRE__HOMES; i++)
 		if (gyre__likely(gyre__load(&self->homes[i].rt, relaxed) == rt))
 			return &self->homes[i];
@@ -224,11 +262,54 @@ static bool anybody_inside(struct gyre *rt)
 	return inside;
 }
 
+/* Under the lock of the threads' list, as who visits by an id marks its record under it. */
+void gyre__runtime_list(struct gyre *rt)
+{
+	lock_threads();
+	rt->next = runtimes;
+	rt->prev = NULL;
+	if (runtimes)
+		runtimes->prev = rt;
+	runtimes = rt;
+	unlock_threads();
+}
+
+void gyre__runtime_unlist(struct gyre *rt)
+{
+	lock_threads();
+	if (rt->prev)
+		rt->prev->next = rt->next;
+	else
+		runtimes = rt->next;
+	if (rt->next)
+		rt->next->prev = rt->prev;
+	unlock_threads();
+}
+
+struct gyre *gyre__runtime_visit(struct gyre__thread *self, uint32_t id)
+{
+	struct gyre *rt;
+
+	if (self->task && self->runtime->id == id)
+		return self->runtime;
+	lock_threads();
+	for (rt = runtimes; rt && (rt->id != id || gyre__runtime_is_forked(rt)); rt = rt->next)
+		;
+	if (rt && self->task) {
+		gyre__fetch_add(&rt->visitors, 1, seq_cst);
+		self->visits = rt;
+	} else if (rt) {
+		gyre__store(&self->inside, rt, seq_cst);
+	}
+	unlock_threads();
+	return rt;
+}
+
 void gyre__threads_leave(struct gyre *rt)
 {
 	uint64_t pause_ns = 10 * GYRE__NS_PER_US;
 
-	while (anybody_inside(rt)) {
+	while (anybody_inside(rt) || gyre__load(&rt->visitors, seq_cst)) {
 		gyre__sys->sleep_ns(pause_ns);
 		if (pause_ns < LEAVE_POLL_NS_MAX)
 			pause_ns *= 2;
@@ -326,26 +407,36 @@ enum gyre_status gyre__succeed(void)
 	return GYRE_OK;
 }
 
+/* The caller's record, if it has one already. */
+static const struct gyre__thread *look_at_self(void)
+{
+	const struct gyre__thread *self = gyre__self();
+
+	if (!self || !self->running.task)
+		return self;
+	return self->running.task->upper_made ? gyre__thread_of_task(self->running.task) : NULL;
+}
+
 enum gyre_status gyre_last_status(void)
 {
-	const struct gyre__thread *self = gyre__sys->self_get();
+	const struct gyre__thread *self = look_at_self();
 
 	return self ? self->last_status : GYRE_OK;
 }
 
 enum gyre_effect gyre_last_effect(void)
 {
-	const struct gyre__thread *self = gyre__sys->self_get();
+	const struct gyre__thread *self = look_at_self();
 
 	return self ? self->last_effect : GYRE_EFFECT_NONE;
 }
 
 const char *gyre_last_error(void)
 {
-	const struct gyre__thread *self = gyre__sys->self_get();
+	const struct gyre__thread *self = look_at_self();
 
 	if (!self)
-		return "nothing is noted for this thread: it has made no call yet, or out of memory";
+		return "nothing is noted for this thread or task: it has made no call yet, or out of memory";
 	return self->last_status != GYRE_OK || self->remarked ? self->last_error :
 	       "no error: the last call succeeded";
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the library keeps for each thread that has called it: its one reply, its
- * one batch, how its last call ended, and which runtime it is inside of. Made
- * on the first call, freed when the thread ends.
+ * What the library keeps for each caller: its one reply, its one batch, how its
+ * last call ended, and which runtime it is inside of. A caller is a thread, whose
+ * record is made on the first call and freed when the thread ends; or a task,
+ * whose record lies above it on its stack, and which waits by parking.
  *
  * anybody_inside() and gyre__threads_leave() are modelled in tests/models/close.pml.
  */
@@ -16,6 +17,7 @@
 #include "ring/atomic.h"
 #include "ring/batch.h"
 #include "ring/reply.h"
+#include "workers/task.h"
 
 struct gyre__worker;
 
@@ -46,9 +48,18 @@ struct gyre__thread {
 	struct gyre__result *results;
 	gyre__verdict *verdicts;
 
-	/* A worker's own thread: whatever calls in there is a prep closure. */
+	/*
+	 * A worker's own thread, and what runs there: whatever calls in while no task
+	 * does is a prep closure. In a task's record, whose worker's thread it runs on.
+	 */
 	struct gyre *runtime;
 	struct gyre__worker *worker;
+	struct gyre__running running;
+	struct gyre__task *task;	/* whose record this is; NULL: a thread's */
+	struct gyre__task_waiter task_waiter;
+	struct gyre *visits;		/* a task's: another runtime than its own that it is in a call of */
+	struct gyre__job *serves;	/* a helper's: the job of which it runs an offloaded function */
+	char *last_panic;		/* on the heap; NULL: none yet */
 
 	enum gyre_status last_status;
 	enum gyre_effect last_effect;
@@ -57,8 +68,45 @@ struct gyre__thread {
 	struct gyre__thread *next, *prev;
 };
 
-/* The calling thread's; made if need be. NULL: no memory. */
-struct gyre__thread *gyre__thread_self(void);
+/* The calling thread's own; made if need be. NULL: no memory. */
+struct gyre__thread *gyre__thread_make(void);
+
+/* For a task that has none yet. */
+struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task);
+
+/* A task's; made if need be, which cannot fail. */
+static inline struct gyre__thread *gyre__thread_of_task(struct gyre__task *task)
+{
+	return gyre__likely(task->upper_made) ? (struct gyre__thread *)(void *)task->upper :
+						gyre__thread_make_for_task(task);
+}
+
+/* The caller's: of the task that runs, or else of the thread. NULL: no memory. */
+static inline struct gyre__thread *gyre__thread_self(void)
+{
+	struct gyre__thread *self = gyre__self();
+
+	if (gyre__unlikely(!self))
+		return gyre__thread_make();
+	return gyre__likely(!self->running.task) ? self : gyre__thread_of_task(self->running.task);
+}
+
+/* The task that runs on this thread; NULL: none. */
+static inline struct gyre__task *gyre__current_task(void)
+{
+	const struct gyre__thread *self = gyre__self();
+
+	return gyre__likely(self) ? self->running.task : NULL;
+}
+
+/* In a prep closure, which may not wait. */
+static inline bool gyre__thread_is_in_prep(const struct gyre__thread *self)
+{
+	return self->worker && !self->task;
+}
+
+/* For struct gyre__task_hooks: a task that has a record ends. */
+void gyre__thread_task_done(struct gyre__task *task);
 
 /* What a travelling call needs besides: the eventfd. GYRE_OK, or reported as function's failure. */
 enum gyre_status gyre__thread_make_reply(struct gyre__thread *self, const char *function);

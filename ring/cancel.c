@@ -183,6 +183,8 @@ uint64_t gyre__ring_next_deadline(const struct gyre__ring *ring)
 
 	if (ring->drain_deadline_ns < next_ns)
 		next_ns = ring->drain_deadline_ns;
+	if (ring->guest_deadline_ns < next_ns)
+		next_ns = ring->guest_deadline_ns;
 	if (ring->waiting_timed)
 		for (batch = ring->waiting.head; batch; batch = batch->queue_next)
 			if ((batch->flags & GYRE__BATCH_TIMED) && batch->next_deadline_ns < next_ns)

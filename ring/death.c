@@ -13,11 +13,13 @@
 #include "turn.h"
 
 #include <errno.h>
+#include <poll.h>
 
 #include "failed.h"
 #include "sys.h"
 
 #define HOPELESS_PAUSE_NS	GYRE__NS_PER_S
+#define BURIED_PAUSE_NS		GYRE__NS_PER_MS
 
 /*
  * Blocks until the kernel is done with every request of the ring. If even the
@@ -117,9 +119,27 @@ static void answer_waiting(struct gyre__ring *ring)
 	gyre__ring_flush_wakes(ring);
 }
 
-void gyre__ring_die(struct gyre__ring *ring, int error)
+/* Nobody lives here any more: lets nothing in, answers what came at the last moment. */
+static void end_dead(struct gyre__ring *ring)
 {
 	struct gyre__batch *batch;
+
+	ring->phase = GYRE__RING_DEAD;
+	batch = gyre__inbox_end(&ring->inbox);
+	while (batch) {
+		struct gyre__batch *next = batch->next;
+
+		if (batch != &ring->poke)
+			gyre__ring_run_control(ring, batch);
+		batch = next;
+	}
+	gyre__ring_run_held(ring);
+	GYRE_ASSERT(!ring->held.head);
+	gyre__ring_flush_wakes(ring);
+}
+
+void gyre__ring_die(struct gyre__ring *ring, int error)
+{
 	uint32_t consumed;
 
 	gyre__ring_assert_owner(ring);
@@ -135,18 +155,49 @@ void gyre__ring_die(struct gyre__ring *ring, int error)
 	consumed = gyre__load_shared(ring->uring.sq.khead);
 	wait_for_kernel(ring);
 	bury_all(ring, consumed);
-
-	ring->phase = GYRE__RING_DEAD;
-	batch = gyre__inbox_end(&ring->inbox);
-	while (batch) {
-		struct gyre__batch *next = batch->next;
-
-		if (batch != &ring->poke && batch->control(ring, batch))
-			batch->waiter->done(batch->waiter, batch, ring);
-		batch = next;
-	}
-	gyre__ring_run_held(ring);
-	GYRE_ASSERT(!ring->held.head);
 	gyre__store(&ring->counters.inflight, 0, relaxed);
+	ring->drain_deadline_ns = GYRE__NEVER;
+	ring->phase = GYRE__RING_BURIED;
 	gyre__ring_flush_wakes(ring);
+	gyre__ring_turn_buried(ring);
+}
+
+/*
+ * Guests of a dead ring still have to hear from others: the inbox passes
+ * controls until the last of them has left. Calls it refuses, sealed as it is.
+ */
+bool gyre__ring_turn_buried(struct gyre__ring *ring)
+{
+	bool did = false;
+
+	if (gyre__inbox_has(&ring->inbox, true)) {
+		gyre__ring_take_inbox(ring);
+		did = true;
+	}
+	if (ring->held.head)
+		did |= gyre__ring_run_held(ring);
+	gyre__ring_flush_wakes(ring);
+	if (ring->guests == 0) {
+		end_dead(ring);
+		did = true;
+	}
+	return did;
+}
+
+/* Nothing is left to enter the kernel with: whoever pushes writes the eventfd, and that is polled. */
+void gyre__ring_wait_buried(struct gyre__ring *ring)
+{
+	struct pollfd wake = { .fd = ring->wake_fd, .events = POLLIN };
+	uint64_t now_ns = gyre__sys->now_ns();
+	uint64_t wait_ns = GYRE__NEVER;
+
+	if (ring->guest_deadline_ns != GYRE__NEVER)
+		wait_ns = ring->guest_deadline_ns > now_ns ? ring->guest_deadline_ns - now_ns : 0;
+	if (!gyre__inbox_sleep(&ring->inbox, true, false))
+		return;
+	/* Where the poll fails, ask again soon: the descriptor may be the host's by now. */
+	if (gyre__sys->poll(&wake, 1, wait_ns) < 0)
+		gyre__sys->sleep_ns(BURIED_PAUSE_NS);
+	else if (wake.revents & POLLIN)
+		gyre__sys->eventfd_read(ring->wake_fd);
 }

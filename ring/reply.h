@@ -33,6 +33,7 @@ struct gyre__reply {
 	int eventfd;				/* -1: not made yet, or of no use any more */
 	uint64_t expected;			/* replies asked for so far */
 	struct gyre__spin spin;
+	struct gyre__spin job_spin;		/* of waits for jobs: how long these take says nothing about ops */
 };
 
 /* 0, or a negative errno of eventfd(). */
@@ -56,8 +57,9 @@ static inline void gyre__reply_forget(struct gyre__reply *reply)
 	reply->expected--;
 }
 
-/* Caller: until the reply is there. cold: the push had to wake the worker. */
-void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool cold);
+/* Caller: until the reply is there. cold: the push had to wake the worker. spin: one of reply's. */
+void gyre__reply_wait(struct gyre__reply *reply, struct gyre__spin *spin, struct gyre__pace *pace,
+		      bool cold);
 
 /*
  * The same between two calling threads, for what takes as long as a disk does:
@@ -66,5 +68,8 @@ void gyre__reply_wait(struct gyre__reply *reply, struct gyre__pace *pace, bool c
  */
 void gyre__reply_give(struct gyre__reply *reply);
 void gyre__reply_await(struct gyre__reply *reply);
+
+/* False: deadline_ns has come, and no reply. The reply may still come: await it, or forget it. */
+bool gyre__reply_await_until(struct gyre__reply *reply, uint64_t deadline_ns);
 
 #endif

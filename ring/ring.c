@@ -236,6 +236,7 @@ int gyre__ring_open(struct gyre__ring *ring, const struct gyre__ring_config *con
 	ring->fork_guard.fds[2] = &ring->tomb_fd;
 	ring->fork_guard.mapping = &ring->uring.sq.ring_ptr;
 	ring->drain_deadline_ns = GYRE__NEVER;
+	ring->guest_deadline_ns = GYRE__NEVER;
 	ring->cpus = gyre__sys->cpu_count();
 	ring->window = 1;
 	gyre__op_list_init(&ring->completed);

@@ -49,6 +49,7 @@ enum gyre__ring_phase {
 	GYRE__RING_RUNNING = 0,	/* takes and answers */
 	GYRE__RING_DRAINING,	/* sealed: finishes what it has, until drain_deadline_ns */
 	GYRE__RING_CANCELLING,	/* sealed: everything has been asked to end */
+	GYRE__RING_BURIED,	/* cannot go on: all ops were answered; waits for its guests to leave */
 	GYRE__RING_DEAD,	/* cannot go on: everything was answered, the kernel has let go */
 	GYRE__RING_ENDED	/* drained, closed */
 };
@@ -94,6 +95,8 @@ struct gyre__ring {
 	uint64_t busy_ns;			/* current back-off of a submit the kernel refuses; 0: none */
 	uint64_t refused_since_ns;		/* with busy_ns: it has neither taken nor completed anything */
 	uint64_t drain_deadline_ns;
+	uint32_t guests;			/* what lives on this thread besides ops: it ends after them */
+	uint64_t guest_deadline_ns;		/* when the next of them wants to be looked at; GYRE__NEVER */
 	int wakes[GYRE__RING_WAKES_MAX];	/* eventfds of sleepers whose replies are given */
 	unsigned wake_count;
 
@@ -175,10 +178,19 @@ void gyre__ring_seal(struct gyre__ring *ring, uint64_t drain_ns);
 /* One turn: take, start, submit, reap, answer. Never blocks. True: something was done. */
 bool gyre__ring_turn(struct gyre__ring *ring);
 
+/*
+ * A batch of the owner's own making, past the inbox: started with the next turn.
+ * GYRE_OK; GYRE_CANCELLED, GYRE_WORKER_DEAD: the ring takes no more, nothing of it will be.
+ */
+enum gyre_status gyre__ring_take_own(struct gyre__ring *ring, struct gyre__batch *batch);
+
+/* Somebody has marked tickets of the owner's own ops: it looks for them at once. */
+void gyre__ring_look_for_cancels(struct gyre__ring *ring);
+
 /* Nothing to do: spins while that pays, then sleeps in the kernel until there is. */
 void gyre__ring_wait(struct gyre__ring *ring);
 
-/* True once the ring has ended or died: the owner may go. */
+/* True once the ring has ended or died, and no guest is left: the owner may go. */
 static inline bool gyre__ring_finished(const struct gyre__ring *ring)
 {
 	return ring->phase >= GYRE__RING_DEAD;

@@ -48,6 +48,7 @@ struct gyre__sys {
 	int (*munmap)(void *ptr, size_t len);
 	int (*madvise)(void *ptr, size_t len, int advice);
 	int (*mprotect)(void *ptr, size_t len, int prot);
+	int (*mincore)(void *ptr, size_t len, unsigned char *ret);	/* a byte for each page */
 
 	/* descriptors */
 	int (*eventfd)(void);
@@ -99,6 +100,19 @@ extern const struct gyre__sys gyre__sys_kernel;
 
 /* The filling in use. Changed by tests only, while no runtime is open. */
 extern const struct gyre__sys *gyre__sys;
+
+/*
+ * The calling thread's one pointer. Every public function asks for it first, so
+ * it is read past the table, but where threads are simulated.
+ */
+#ifdef GYRE_SIM
+#define gyre__self()	(gyre__sys->self_get())
+#else
+/* initial-exec: one instruction, and 8 bytes of static TLS are always to be had. */
+extern __thread void *gyre__self_value
+	__attribute__((__tls_model__("initial-exec"), __visibility__("hidden")));
+#define gyre__self()	(gyre__self_value)
+#endif
 
 /* Zeroed memory or NULL; aligned for any type. */
 void *gyre__zalloc(size_t size);

@@ -172,6 +172,7 @@ static void fault_sleep_ns(uint64_t ns)
 	X(int, munmap, -1, (void *ptr, size_t len), (ptr, len)) \
 	X(int, madvise, -1, (void *ptr, size_t len, int advice), (ptr, len, advice)) \
 	X(int, mprotect, -1, (void *ptr, size_t len, int prot), (ptr, len, prot)) \
+	X(int, mincore, -1, (void *ptr, size_t len, unsigned char *ret), (ptr, len, ret)) \
 	X(int, eventfd, -1, (void), ()) \
 	X(int, eventfd_read, fd, (int fd), (fd)) \
 	X(int, eventfd_write, fd, (int fd), (fd)) \

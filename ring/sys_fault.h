@@ -29,6 +29,7 @@ enum gyre__fault_call {
 	GYRE__FAULT_munmap,
 	GYRE__FAULT_madvise,
 	GYRE__FAULT_mprotect,
+	GYRE__FAULT_mincore,
 	GYRE__FAULT_eventfd,
 	GYRE__FAULT_eventfd_read,
 	GYRE__FAULT_eventfd_write,

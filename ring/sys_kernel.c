@@ -139,6 +139,11 @@ static int kernel_mprotect(void *ptr, size_t len, int prot)
 	return (int)raw(SYS_mprotect, ptr, len, prot);
 }
 
+static int kernel_mincore(void *ptr, size_t len, unsigned char *ret)
+{
+	return (int)raw(SYS_mincore, ptr, len, ret);
+}
+
 /* ------------------------------------------------------- descriptors -- */
 
 static int kernel_eventfd(void)
@@ -462,8 +467,11 @@ static unsigned kernel_cpu_count(void)
 	return online > 0 ? (unsigned)online : 1;
 }
 
-/* initial-exec: one instruction, and 8 bytes of static TLS are always to be had. */
-static __thread void *self_value __attribute__((__tls_model__("initial-exec")));
+#ifdef GYRE_SIM
+static __thread void *gyre__self_value;
+#else
+__thread void *gyre__self_value;
+#endif
 static pthread_key_t self_key;
 static pthread_once_t self_once = PTHREAD_ONCE_INIT;
 static int self_key_error;
@@ -473,7 +481,7 @@ static void self_exit(void *value)
 {
 	void (*at_exit)(void *value) = gyre__load(&self_at_exit, acquire);
 
-	self_value = NULL;
+	gyre__self_value = NULL;
 	if (at_exit)
 		at_exit(value);
 }
@@ -485,7 +493,7 @@ static void self_make_key(void)
 
 static void *kernel_self_get(void)
 {
-	return self_value;
+	return gyre__self_value;
 }
 
 static int kernel_self_set(void *value, void (*at_exit)(void *value))
@@ -498,7 +506,7 @@ static int kernel_self_set(void *value, void (*at_exit)(void *value))
 	gyre__store(&self_at_exit, at_exit, release);
 	rc = -pthread_setspecific(self_key, value);
 	if (rc == 0)
-		self_value = value;
+		gyre__self_value = value;
 	return rc;
 }
 
@@ -546,6 +554,7 @@ const struct gyre__sys gyre__sys_kernel = {
 	.munmap = kernel_munmap,
 	.madvise = kernel_madvise,
 	.mprotect = kernel_mprotect,
+	.mincore = kernel_mincore,
 	.eventfd = kernel_eventfd,
 	.eventfd_read = kernel_eventfd_read,
 	.eventfd_write = kernel_eventfd_write,

@@ -49,12 +49,31 @@ static void note_caller(struct gyre__ring *ring, struct gyre__batch *batch)
 	ring->window_callers = 0;
 }
 
-static void run_control(struct gyre__ring *ring, struct gyre__batch *batch)
+void gyre__ring_run_control(struct gyre__ring *ring, struct gyre__batch *batch)
 {
-	if (!batch->control(ring, batch))
+	if (batch->flags & GYRE__BATCH_RETAINED)
+		batch->control(ring, batch);
+	else if (!batch->control(ring, batch))
 		gyre__batch_queue_push(&ring->held, batch);
 	else
 		batch->waiter->done(batch->waiter, batch, ring);
+}
+
+static void begin_batch(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	batch->arrival = ++ring->arrivals;
+	batch->next_deadline_ns = 0;
+	batch->started = 0;
+	batch->answered = 0;
+	batch->odd = false;
+}
+
+static void queue_batch(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	gyre__count(&ring->counters.batches, 1);
+	gyre__count(&ring->counters.queued, batch->count);
+	ring->waiting_timed += !!(batch->flags & GYRE__BATCH_TIMED);
+	gyre__batch_queue_push(&ring->waiting, batch);
 }
 
 static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
@@ -63,20 +82,25 @@ static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
 		ring->poke_taken = true;
 		return;
 	}
-	batch->arrival = ++ring->arrivals;
-	batch->next_deadline_ns = 0;
-	batch->started = 0;
-	batch->answered = 0;
-	batch->odd = false;
+	begin_batch(ring, batch);
 	if (batch->flags & GYRE__BATCH_CONTROL) {
-		run_control(ring, batch);
+		gyre__ring_run_control(ring, batch);
 		return;
 	}
 	note_caller(ring, batch);
-	gyre__count(&ring->counters.batches, 1);
-	gyre__count(&ring->counters.queued, batch->count);
-	ring->waiting_timed += !!(batch->flags & GYRE__BATCH_TIMED);
-	gyre__batch_queue_push(&ring->waiting, batch);
+	queue_batch(ring, batch);
+}
+
+enum gyre_status gyre__ring_take_own(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	gyre__ring_assert_owner(ring);
+	if (gyre__unlikely(ring->phase == GYRE__RING_CANCELLING))
+		return GYRE_CANCELLED;
+	if (gyre__unlikely(ring->phase >= GYRE__RING_BURIED))
+		return GYRE_WORKER_DEAD;
+	begin_batch(ring, batch);
+	queue_batch(ring, batch);
+	return GYRE_OK;
 }
 
 static void take_list(struct gyre__ring *ring)
@@ -115,7 +139,7 @@ bool gyre__ring_run_held(struct gyre__ring *ring)
 
 	ring->held = (struct gyre__batch_queue){ NULL, NULL };
 	while ((batch = gyre__batch_queue_take(&queue))) {
-		run_control(ring, batch);
+		gyre__ring_run_control(ring, batch);
 		did |= ring->held.tail != batch;
 	}
 	return did;
@@ -127,7 +151,7 @@ bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch)
 	const int *fd = batch->control_arg;
 	uint32_t i;
 
-	if (ring->phase >= GYRE__RING_DEAD)
+	if (ring->phase >= GYRE__RING_BURIED)
 		return true;
 	if (gyre__load_shared(ring->uring.sq.khead) != ring->sq_tail)
 		return false;
@@ -364,7 +388,7 @@ static bool arm_wake(struct gyre__ring *ring)
 static bool nothing_is_left(const struct gyre__ring *ring)
 {
 	return ring->table.live == ring->table.live_library && !ring->waiting.head &&
-	       !ring->held.head;
+	       !ring->held.head && ring->guests == 0;
 }
 
 /* Answers what came between the last look and the end, and lets nothing in after it. */
@@ -441,6 +465,8 @@ bool gyre__ring_turn(struct gyre__ring *ring)
 	bool did = false;
 
 	gyre__ring_assert_owner(ring);
+	if (gyre__unlikely(ring->phase == GYRE__RING_BURIED))
+		return gyre__ring_turn_buried(ring);
 	if (gyre__unlikely(ring->dying)) {	/* since the last sleep: start nothing more */
 		gyre__ring_die(ring, ring->dying);
 		return true;
@@ -538,10 +564,14 @@ static void go_to_sleep(struct gyre__ring *ring)
 
 void gyre__ring_wait(struct gyre__ring *ring)
 {
-	uint64_t budget_ns = gyre__spin_budget(&ring->spin, &ring->pace, false);
-	uint64_t next_ns;
+	uint64_t budget_ns, next_ns;
 
 	gyre__ring_assert_owner(ring);
+	if (gyre__unlikely(ring->phase == GYRE__RING_BURIED)) {
+		gyre__ring_wait_buried(ring);
+		return;
+	}
+	budget_ns = gyre__spin_budget(&ring->spin, &ring->pace, false);
 	if (budget_ns) {
 		next_ns = gyre__ring_next_deadline(ring);
 		if (next_ns != GYRE__NEVER) {

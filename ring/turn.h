@@ -96,15 +96,18 @@ void gyre__ring_expire_waiting(struct gyre__ring *ring, uint64_t now_ns);
 void gyre__ring_cancel_waiting(struct gyre__ring *ring);
 void gyre__ring_refuse_nowait(struct gyre__ring *ring);
 void gyre__ring_drop_waiting(struct gyre__ring *ring, enum gyre_status status);
-/* Whose ticket says that its end was asked for? */
-void gyre__ring_look_for_cancels(struct gyre__ring *ring);
 /* The chain has moved on: if the end of the op that runs now was asked for, it is time. */
 void gyre__ring_hasten_chain(struct gyre__ring *ring, const struct gyre__op *first);
 /* Everything that is in flight is asked to end. */
 void gyre__ring_cancel_all(struct gyre__ring *ring);
 
+/* death.c: one turn, and the wait after it, of a ring that has died but for its guests. */
+bool gyre__ring_turn_buried(struct gyre__ring *ring);
+void gyre__ring_wait_buried(struct gyre__ring *ring);
+
 /* turn.c */
 void gyre__ring_take_inbox(struct gyre__ring *ring);
+void gyre__ring_run_control(struct gyre__ring *ring, struct gyre__batch *batch);
 void gyre__ring_reap(struct gyre__ring *ring);
 bool gyre__ring_run_completed(struct gyre__ring *ring);
 void gyre__ring_flush_wakes(struct gyre__ring *ring);

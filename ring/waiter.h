@@ -16,7 +16,8 @@ struct gyre__waiter {
 	/*
 	 * Owner thread of ring, once for each batch, after its last op was
 	 * answered. From here on batch and waiter are the waiting side's
-	 * again, which may free them at once: the ring touches neither.
+	 * again, which may free them at once: the ring touches neither. batch is
+	 * NULL where a job has ended, and ring where no ring's owner calls.
 	 */
 	void (*done)(struct gyre__waiter *waiter, struct gyre__batch *batch,
 		     struct gyre__ring *ring);

@@ -34,6 +34,7 @@ static int crew_add(struct gyre__crew *crew, const struct gyre__crew_config *con
 		gyre__free(worker);
 		return rc;
 	}
+	gyre__tasks_init(&worker->tasks, &worker->ring, &config->tasks);
 	crew->worker[crew->count++] = worker;
 	return 0;
 }

@@ -20,6 +20,7 @@ struct gyre__crew_config {
 	bool pin;
 	struct gyre__ring_config ring;
 	struct gyre__worker_hooks hooks;
+	struct gyre__tasks_config tasks;
 };
 
 struct gyre__crew {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "job.h"
 #include "ring/sys.h"
 
 #define START_POLL_NS	(20 * GYRE__NS_PER_US)
@@ -20,9 +21,32 @@ static int worker_begin(struct gyre__worker *worker)
 	if (rc < 0)
 		return rc;
 	rc = gyre__ring_enable(&worker->ring);
-	if (rc < 0)
+	if (rc < 0) {
+		gyre__tasks_end(&worker->tasks);
 		worker->hooks.finish(worker, worker->hooks.arg);
+	}
 	return rc;
+}
+
+/* The ring takes no more of what its tasks want: the end of its drain, or its own. */
+static bool end_jobs(struct gyre__worker *worker)
+{
+	if (gyre__likely(worker->ring.phase < GYRE__RING_CANCELLING) ||
+	    worker->tasks.end_reason != GYRE_OK)
+		return false;
+	gyre__jobs_end(&worker->tasks, worker->ring.phase == GYRE__RING_CANCELLING ?
+		       GYRE_CANCELLED : GYRE_WORKER_DEAD);
+	return true;
+}
+
+/* Between two waits. False: there was nothing to do. */
+static bool worker_turn(struct gyre__worker *worker)
+{
+	bool did = gyre__ring_turn(&worker->ring);
+
+	did |= end_jobs(worker);
+	did |= gyre__tasks_run(&worker->tasks);
+	return did;
 }
 
 static void worker_main(void *arg)
@@ -35,8 +59,9 @@ static void worker_main(void *arg)
 	if (rc < 0)
 		return;
 	while (!gyre__ring_finished(&worker->ring))
-		if (!gyre__ring_turn(&worker->ring))
+		if (!worker_turn(worker))
 			gyre__ring_wait(&worker->ring);
+	gyre__tasks_end(&worker->tasks);
 	worker->hooks.finish(worker, worker->hooks.arg);
 	gyre__store(&worker->up, -ESHUTDOWN, release);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A worker: a named thread that owns one ring and turns it until it is sealed
- * and drained, or dies.
+ * A worker: a named thread that owns one ring, turns it until it is sealed and
+ * drained, or dies, and runs its tasks between two turns.
  */
 #ifndef GYRE_WORKERS_WORKER_H
 #define GYRE_WORKERS_WORKER_H
@@ -10,12 +10,13 @@
 #include <stdint.h>
 
 #include "ring/ring.h"
+#include "task.h"
 
 struct gyre__worker;
 
 /* What the floor above does in a worker's own thread. */
 struct gyre__worker_hooks {
-	/* Before the first turn. A negative errno stops the start. */
+	/* Before the first turn; begins worker->tasks. A negative errno stops the start. */
 	int (*begin)(struct gyre__worker *worker, void *arg);
 	/* After the last. */
 	void (*finish)(struct gyre__worker *worker, void *arg);
@@ -24,6 +25,7 @@ struct gyre__worker_hooks {
 
 struct gyre__worker {
 	struct gyre__ring ring;
+	struct gyre__tasks tasks;
 	struct gyre__worker_hooks hooks;
 	_Atomic int up;			/* 0: starting; 1: turns; negative errno: could not, or has ended */
 	unsigned number;

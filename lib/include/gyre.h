@@ -934,6 +934,92 @@ int gyre_statx(struct gyre *rt, int dirfd, const char *path, int flags, unsigned
  */
 int gyre_fallocate(struct gyre *rt, int fd, int mode, off_t offset, off_t len);
 
+/* ---------------------------------------------------------------- jobs -- */
+
+/* What a job, a task, or an offloaded function runs. Since: 0.1 */
+typedef int gyre_task_fn(void *arg);
+
+/* A job that was started with a handle. Since: 0.1 */
+struct gyre_job;
+
+/* A task that was started with a handle. Since: 0.1 */
+struct gyre_task;
+
+/* How to run one job. Zero in a field means the default. Since: 0.1 */
+struct gyre_job_options {
+	size_t size;
+	const char *name;
+	const char *key;
+	enum gyre_mode mode;
+	uint32_t worker;
+	uint64_t timeout_ns;
+	size_t stack_size;
+	size_t arena_max;
+	size_t arg_size;
+};
+
+/* Since: 0.1 */
+#define GYRE_JOB_OPTIONS_INIT { sizeof(struct gyre_job_options) }
+
+/* Since: 0.1 */
+enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
+			       const struct gyre_job_options *options, int *ret_result);
+
+/* Since: 0.1 */
+enum gyre_status gyre_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg,
+			    const struct gyre_job_options *options, struct gyre_job **ret);
+
+/* Since: 0.1 */
+enum gyre_status gyre_job_wait(struct gyre_job *job, uint64_t timeout_ns, int *ret_result);
+
+/* Since: 0.1 */
+void gyre_job_cancel(struct gyre_job *job);
+
+/* Since: 0.1 */
+void gyre_job_detach(struct gyre_job *job);
+
+/* --------------------------------------------------------- inside a job -- */
+
+/* Since: 0.1 */
+enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret);
+
+/* Since: 0.1 */
+enum gyre_status gyre_join(struct gyre_task *task, int *ret_result);
+
+/* Since: 0.1 */
+enum gyre_status gyre_join_all(void);
+
+/* Since: 0.1 */
+void gyre_task_cancel(struct gyre_task *task);
+
+/* Since: 0.1 */
+int gyre_cancelled(void);
+
+/* Since: 0.1 */
+void gyre_yield(void);
+
+/* Since: 0.1 */
+enum gyre_status gyre_sleep(uint64_t ns);
+
+/* Since: 0.1 */
+void *gyre_alloc(size_t size);
+
+/* Since: 0.1 */
+void *gyre_alloc_aligned(size_t size, size_t align);
+
+/* Since: 0.1 */
+char *gyre_strdup(const char *text);
+
+/* Since: 0.1 */
+enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg);
+
+/* Since: 0.1 */
+void gyre_panic(const char *format, ...)
+	__attribute__((__noreturn__, __format__(__printf__, 1, 2)));
+
+/* Since: 0.1 */
+const char *gyre_last_panic(void);
+
 /* ----------------------------------------------------------- statistics -- */
 
 /*

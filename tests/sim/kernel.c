@@ -28,6 +28,7 @@
 #define PIPES_MAX	24
 #define DEAD_BYTE	0xdd
 #define GRAIN		256u		/* blocks begin and end at multiples of it */
+#define PAGE_BYTES	4096u		/* and what is mapped begins at one of it */
 #define RELAX_NS	(2 * SIM_US)	/* a pause costs more than it does, to keep seeds small */
 
 struct block {
@@ -141,6 +142,8 @@ static void *block_new(size_t size, bool mapped)
 	if (kernel.block_count == BLOCKS_MAX)
 		sim_fail("the simulated machine has too few blocks of memory");
 	kernel.block_count++;
+	if (mapped)
+		kernel.used = (kernel.used + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1);
 	block->ptr = sim_kernel_alloc(size);
 	block->len = size;
 	block->live = true;
@@ -269,11 +272,13 @@ static int sim_munmap(void *ptr, size_t len)
 
 static int sim_madvise(void *ptr, size_t len, int advice)
 {
-	(void)ptr;
-	(void)len;
-	(void)advice;
+	int rc;
+
 	sim_point("madvise");
-	return sim_failure("madvise", (const int[]){ ENOMEM, EAGAIN, 0 });
+	rc = sim_failure("madvise", (const int[]){ ENOMEM, EAGAIN, 0 });
+	if (rc == 0 && advice == MADV_DONTNEED)
+		memset(ptr, 0, len);
+	return rc;
 }
 
 static int sim_mprotect(void *ptr, size_t len, int prot)
@@ -281,6 +286,21 @@ static int sim_mprotect(void *ptr, size_t len, int prot)
 	(void)ptr;
 	(void)len;
 	(void)prot;
+	return 0;
+}
+
+/* A page that holds anything but zeros was touched. */
+static int sim_mincore(void *ptr, size_t len, unsigned char *ret)
+{
+	const char *at = ptr, *end = at + len;
+	size_t i;
+
+	sim_point("mincore");
+	for (; at < end; at += PAGE_BYTES) {
+		for (i = 0; i < PAGE_BYTES && at[i] == 0; i++)
+			;
+		*ret++ = i < PAGE_BYTES;
+	}
 	return 0;
 }
 
@@ -976,6 +996,7 @@ const struct gyre__sys gyre__sys_sim = {
 	.munmap = sim_munmap,
 	.madvise = sim_madvise,
 	.mprotect = sim_mprotect,
+	.mincore = sim_mincore,
 	.eventfd = sim_eventfd,
 	.eventfd_read = sim_eventfd_read,
 	.eventfd_write = sim_eventfd_write,

@@ -1,0 +1,647 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * gyre_block_on, gyre_spawn and what can be done with the handle.
+ *
+ * A job for which its caller waits has its handle on the caller's stack, as no
+ * answer comes before the job has ended. All others are *spawned*: the handle is
+ * on the heap with the batch that carries it to its worker, and with a second one
+ * that may carry a cancel after it. One reference is the user's, one the job's,
+ * and one that of a cancel on its way.
+ *
+ * Circles. A job ends after all of its tasks, so where one of them waits for
+ * another job, that one must not wait for it in turn. Each job has at most one
+ * who waits for it, so from a job that is about to wait there is one way up:
+ * who waits for it, who waits for that one, and so on. Where it comes to the job
+ * that is to be waited for, the wait would never end. Of gyre_block_on() the
+ * edge is there before the job is, and as long; of gyre_job_wait() it comes and
+ * goes, under waits_lock, under which every walk goes, too.
+ */
+#include "jobs.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "bridge.h"
+#include "runtime.h"
+
+#define OPTIONS_SIZE_0_1 (offsetof(struct gyre_job_options, arg_size) + sizeof(size_t))
+#define STRUCT_SIZE_MAX 4096
+#define STACK_SIZE_MIN	((size_t)16 << 10)
+#define STACK_SIZE_MAX	((size_t)1 << 30)
+
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_job_options) == OPTIONS_SIZE_0_1,
+	       "struct gyre_job_options has grown: handle the new field");
+
+static union gyre__mutex waits_lock = GYRE__MUTEX_INIT;
+
+/* ------------------------------------------------------------- options -- */
+
+static enum gyre_status copy_options(const char *function, const struct gyre_job_options *options,
+				     struct gyre_job_options *ret)
+{
+	const unsigned char *bytes = (const unsigned char *)options;
+	size_t size, i;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!options)
+		return GYRE_OK;
+	memcpy(&size, options, sizeof(size));
+	if (size < OPTIONS_SIZE_0_1 || size > STRUCT_SIZE_MAX)
+		return gyre__fail(function, GYRE_INVALID, "options->size is %zu: begin with "
+				  "GYRE_JOB_OPTIONS_INIT", size);
+	for (i = sizeof(*ret); i < size; i++)
+		if (bytes[i] != 0)
+			return gyre__fail(function, GYRE_INVALID, "options has a field that this "
+					  "version of the library does not know");
+	memcpy(ret, options, size < sizeof(*ret) ? size : sizeof(*ret));
+	return GYRE_OK;
+}
+
+static enum gyre_status check_options(const char *function, const struct gyre *rt,
+				      struct gyre_job_options *options)
+{
+	if (options->stack_size == 0)
+		options->stack_size = rt->settings.stack_size;
+	if (options->arena_max == 0)
+		options->arena_max = rt->settings.arena_max;
+	if (options->stack_size < STACK_SIZE_MIN || options->stack_size > STACK_SIZE_MAX)
+		return gyre__fail(function, GYRE_INVALID, "a stack_size of %zu bytes is not between "
+				  "16 KiB and 1 GiB", options->stack_size);
+	if (options->worker > rt->crew->count)
+		return gyre__fail(function, GYRE_INVALID, "options->worker names worker %u of %u",
+				  options->worker - 1, rt->crew->count);
+	if ((unsigned)options->mode > GYRE_MODE_POOLED)
+		return gyre__fail(function, GYRE_INVALID, "options->mode is %u, which is no mode",
+				  (unsigned)options->mode);
+	return GYRE_OK;
+}
+
+static void describe(struct gyre_job *handle, gyre_task_fn *fn, void *arg,
+		     const struct gyre_job_options *options)
+{
+	handle->fn = fn;
+	handle->arg = arg;
+	handle->arg_size = options->arg_size;
+	handle->name = options->name;
+	handle->timeout_ns = options->timeout_ns == GYRE_FOREVER ? 0 : options->timeout_ns;
+	handle->start_ns = handle->timeout_ns ? gyre__sys->now_ns() : 0;
+	handle->stack_size = options->stack_size;
+	handle->arena_max = options->arena_max;
+	handle->context = NULL;
+	handle->returned = false;
+	handle->panic = NULL;
+	handle->job = NULL;
+	handle->later = NULL;
+	handle->unref = NULL;
+	gyre__store(&handle->word, GYRE__JOB_RUNS, relaxed);
+	gyre__store(&handle->waited_by, NULL, relaxed);
+}
+
+static enum gyre_status check_job(const char *function, const struct gyre *rt, gyre_task_fn *fn,
+				  const void *arg, const struct gyre_job_options *options,
+				  struct gyre_job_options *ret)
+{
+	enum gyre_status status;
+
+	if (!fn)
+		return gyre__fail(function, GYRE_INVALID, "fn is NULL");
+	status = copy_options(function, options, ret);
+	if (status != GYRE_OK)
+		return status;
+	if (ret->arg_size && !arg)
+		return gyre__fail(function, GYRE_INVALID, "arg_size is %zu, and arg is NULL",
+				  ret->arg_size);
+	return check_options(function, rt, ret);
+}
+
+void gyre__jobs_begin_one(struct gyre__task *first, struct gyre_job *handle)
+{
+	(void)first;
+	(void)handle;
+}
+
+/* -------------------------------------------------------------- answers -- */
+
+void gyre__note_panic(struct gyre__thread *self, char *text)
+{
+	gyre__free(self->last_panic);
+	self->last_panic = text;
+}
+
+static enum gyre_status report_unstarted(const char *function, enum gyre_status status)
+{
+	switch (status) {
+	case GYRE_NO_MEMORY:
+		return gyre__fail(function, status, "no memory for the job's first task: its stack, "
+				  "its arena, or its place in the worker's tables");
+	case GYRE_BUSY:
+		return gyre__fail(function, status, "the worker has %u jobs, and takes no more",
+				  GYRE__JOBS_MAX);
+	case GYRE_WORKER_DEAD:
+		return gyre__fail(function, status, "no worker is left alive to run it; it never began");
+	case GYRE_CLOSED:
+		return gyre__fail(function, status, "the runtime was closed meanwhile; it never began");
+	default:
+		return gyre__fail(function, status, "%s; the job never began",
+				  gyre_status_text(status));
+	}
+}
+
+/* What became of a job that has ended, told to the caller. Takes the panic's text over. */
+static enum gyre_status report_end(const char *function, struct gyre__thread *self,
+				   struct gyre_job *handle, int *ret_result)
+{
+	enum gyre_status status = handle->status;
+
+	if (handle->returned && ret_result)
+		*ret_result = handle->result;
+	if (gyre__likely(status == GYRE_OK)) {
+		gyre__thread_succeed(self);
+		return GYRE_OK;
+	}
+	if (handle->effect == GYRE_EFFECT_NONE)
+		return report_unstarted(function, status);
+	if (status != GYRE_RESPONSE_LOST)
+		return gyre__fail_effect(function, status, handle->effect, "%s; what the job has done "
+					 "by then is done", gyre_status_text(status));
+	gyre__note_panic(self, handle->panic);
+	handle->panic = NULL;
+	return gyre__fail_effect(function, status, handle->effect, "the job panicked: %s",
+				 gyre_last_panic());
+}
+
+/* ------------------------------------------------------------- circles -- */
+
+/* Under waits_lock. From job up: does the end of handle's job wait for it? */
+static bool waits_for(struct gyre__job *job, const struct gyre_job *handle)
+{
+	while (job) {
+		if (job->handle == handle)
+			return true;
+		/* Acquire: whom it points at is alive as long as it does. */
+		job = gyre__load(&job->handle->waited_by, acquire);
+	}
+	return false;
+}
+
+/* False: the wait would never end. */
+static bool begin_waiting(struct gyre__thread *self, struct gyre_job *handle)
+{
+	struct gyre__job *job = gyre__thread_job(self);
+	bool circle;
+
+	if (!job)
+		return true;
+	gyre__sys->mutex_lock(&waits_lock);
+	circle = waits_for(job, handle);
+	if (!circle)
+		gyre__store(&handle->waited_by, job, release);
+	gyre__sys->mutex_unlock(&waits_lock);
+	return !circle;
+}
+
+static void end_waiting(struct gyre__thread *self, struct gyre_job *handle)
+{
+	if (!gyre__thread_job(self))
+		return;
+	gyre__sys->mutex_lock(&waits_lock);
+	gyre__store(&handle->waited_by, NULL, release);
+	gyre__sys->mutex_unlock(&waits_lock);
+}
+
+/* ------------------------------------------------------------ spawned jobs -- */
+
+struct spawned {
+	struct gyre_job handle;
+	struct gyre__batch start, cancel;
+	_Atomic uint32_t refs;
+	_Atomic uint32_t cancel_asked;
+	uint32_t runtime_id;
+	char copies[] __attribute__((__aligned__(16)));	/* of the argument, then of the name */
+};
+
+static struct spawned *spawned_of(struct gyre_job *handle)
+{
+	return gyre__container_of(handle, struct spawned, handle);
+}
+
+static void spawned_unref(struct gyre_job *handle)
+{
+	struct spawned *spawned = spawned_of(handle);
+
+	/* Each release pairs with the acquire of the last one, which frees. */
+	if (gyre__fetch_sub(&spawned->refs, 1, acq_rel) > 1)
+		return;
+	gyre__free(handle->panic);
+	gyre__free(spawned);
+}
+
+/* Owner. The start and the cancel of a job, as controls that answer themselves. */
+static bool control_start(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	struct gyre__worker *worker = gyre__container_of(ring, struct gyre__worker, ring);
+	struct gyre_job *handle = batch->control_arg;
+
+	if (ring->phase >= GYRE__RING_CANCELLING || gyre__load(&ring->dead, relaxed))
+		gyre__job_answer(handle, gyre__load(&ring->dead, relaxed) ? GYRE_WORKER_DEAD :
+				 GYRE_CANCELLED, GYRE_EFFECT_NONE, ring);
+	else
+		gyre__job_start(&worker->tasks, handle);
+	return false;
+}
+
+static bool control_cancel(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	struct gyre_job *handle = batch->control_arg;
+
+	(void)ring;
+	if (handle->job)
+		gyre__job_cancel(handle->job, GYRE_CANCELLED);
+	spawned_unref(handle);
+	return false;
+}
+
+static void batch_control(struct gyre__batch *batch, struct gyre_job *handle,
+			  bool (*control)(struct gyre__ring *ring, struct gyre__batch *batch))
+{
+	batch->count = 0;
+	batch->ops = NULL;
+	batch->flags = GYRE__BATCH_CONTROL | GYRE__BATCH_RETAINED;
+	batch->control = control;
+	batch->control_arg = handle;
+}
+
+static struct spawned *spawned_new(const struct gyre *rt, gyre_task_fn *fn, void *arg,
+				   const struct gyre_job_options *options, uint32_t refs)
+{
+	size_t name_len = options->name ? strlen(options->name) + 1 : 0;
+	struct spawned *spawned;
+
+	if (options->arg_size > SIZE_MAX / 2 || name_len > SIZE_MAX / 4)
+		return NULL;
+	spawned = gyre__sys->alloc(sizeof(*spawned) + options->arg_size + name_len,
+				   _Alignof(struct spawned));
+	if (!spawned)
+		return NULL;
+	describe(&spawned->handle, fn, arg, options);
+	if (options->arg_size)
+		spawned->handle.arg = memcpy(spawned->copies, arg, options->arg_size);
+	if (name_len)
+		spawned->handle.name = memcpy(spawned->copies + options->arg_size, options->name,
+					      name_len);
+	spawned->handle.unref = spawned_unref;
+	spawned->runtime_id = rt->id;
+	gyre__store(&spawned->refs, refs, relaxed);
+	batch_control(&spawned->start, &spawned->handle, control_start);
+	batch_control(&spawned->cancel, &spawned->handle, control_cancel);
+	return spawned;
+}
+
+/* The worker that options name, or where the caller's calls go; NULL: all are dead. */
+static struct gyre__worker *choose(struct gyre__thread *self, struct gyre *rt,
+				   const struct gyre_job_options *options)
+{
+	if (options->worker)
+		return rt->crew->worker[options->worker - 1];
+	if (gyre__thread_is_at_home(self, rt))
+		return self->worker;
+	return gyre__crew_choose(rt->crew, &gyre__thread_home(self, rt)->worker);
+}
+
+/* GYRE_OK: it is the worker's now, or has been answered. */
+static enum gyre_status send_spawned(struct gyre__thread *self, struct gyre *rt,
+				     struct spawned *spawned, const struct gyre_job_options *options)
+{
+	enum gyre_status status;
+	bool woken;
+
+	do {
+		struct gyre__worker *worker = choose(self, rt, options);
+
+		if (!worker)
+			return GYRE_WORKER_DEAD;
+		spawned->handle.home = &worker->tasks;
+		if (self->task && worker == self->worker) {
+			gyre__job_start(&worker->tasks, &spawned->handle);
+			return GYRE_OK;
+		}
+		status = gyre__ring_send(&worker->ring, &spawned->start, &woken);
+	} while (status == GYRE_WORKER_DEAD && !options->worker);
+	return status;
+}
+
+enum gyre_status gyre_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg,
+			    const struct gyre_job_options *options, struct gyre_job **ret)
+{
+	struct gyre_job_options checked;
+	struct gyre__thread *self;
+	struct spawned *spawned;
+	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+
+	if (status != GYRE_OK)
+		return status;
+	status = check_job(__func__, rt, fn, arg, options, &checked);
+	if (status != GYRE_OK)
+		goto out_leave;
+	spawned = spawned_new(rt, fn, arg, &checked, ret ? 2 : 1);
+	if (!spawned) {
+		status = gyre__fail(__func__, GYRE_NO_MEMORY, "out of memory for a job");
+		goto out_leave;
+	}
+	status = send_spawned(self, rt, spawned, &checked);
+	if (status != GYRE_OK) {
+		gyre__store(&spawned->refs, 1, relaxed);
+		spawned_unref(&spawned->handle);
+		report_unstarted(__func__, status);
+		goto out_leave;
+	}
+	if (ret)
+		*ret = &spawned->handle;
+	gyre__thread_succeed(self);
+out_leave:
+	gyre__thread_leave(self);
+	return status;
+}
+
+/* ---------------------------------------------------------- gyre_block_on -- */
+
+/* A plain thread. Its one batch carries the job there, and its reply comes when the job has ended. */
+static enum gyre_status run_from_thread(struct gyre__thread *self, struct gyre *rt,
+					struct gyre_job *handle,
+					const struct gyre_job_options *options)
+{
+	enum gyre_status status = gyre__thread_make_reply(self, "gyre_block_on");
+	struct gyre__worker *worker;
+	bool woken;
+
+	if (status != GYRE_OK)
+		return status;
+	batch_control(&self->batch, handle, control_start);
+	gyre__store(&handle->word, (uintptr_t)&self->reply.waiter, relaxed);
+	do {
+		worker = choose(self, rt, options);
+		if (!worker)
+			return report_unstarted("gyre_block_on", GYRE_WORKER_DEAD);
+		handle->home = &worker->tasks;
+		gyre__reply_expect(&self->reply);
+		status = gyre__ring_send(&worker->ring, &self->batch, &woken);
+		if (status != GYRE_OK)
+			gyre__reply_forget(&self->reply);
+	} while (status == GYRE_WORKER_DEAD && !options->worker);
+	if (status != GYRE_OK)
+		return report_unstarted("gyre_block_on", status);
+	gyre__reply_wait(&self->reply, &self->reply.job_spin, &worker->ring.pace, woken);
+	return GYRE_OK;
+}
+
+struct job_wait {
+	struct gyre__wait wait;
+	struct gyre_job *handle;
+	struct gyre__task_waiter waiter;
+};
+
+static void interrupt_own_job(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct job_wait *job_wait = gyre__container_of(wait, struct job_wait, wait);
+
+	(void)task;
+	if (job_wait->handle->job)
+		gyre__job_cancel(job_wait->handle->job, GYRE_CANCELLED);
+}
+
+/* Its runtime is there: whoever waits is in a call of it, or has looked. from: the tasks of the calling thread, or NULL. */
+static void cancel_spawned(struct spawned *spawned, const struct gyre__tasks *from)
+{
+	struct gyre_job *handle = &spawned->handle;
+
+	/* One of all who ask sends it: whoever comes later finds it on its way. */
+	if (gyre__job_has_ended(handle) || gyre__exchange(&spawned->cancel_asked, 1, acq_rel))
+		return;
+	if (from == handle->home) {
+		if (handle->job)
+			gyre__job_cancel(handle->job, GYRE_CANCELLED);
+		return;
+	}
+	gyre__fetch_add(&spawned->refs, 1, relaxed);
+	if (!gyre__ring_control(handle->home->ring, &spawned->cancel))
+		spawned_unref(handle);	/* the ring has ended, and with it the job */
+}
+
+static void interrupt_far_job(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct job_wait *job_wait = gyre__container_of(wait, struct job_wait, wait);
+
+	cancel_spawned(spawned_of(job_wait->handle), task->home);
+}
+
+/* A task that waits for the end of handle, and takes nothing less for an answer. */
+static void park_for_job(struct gyre__thread *self, struct gyre_job *handle,
+			 void (*interrupt)(struct gyre__task *task, struct gyre__wait *wait))
+{
+	struct job_wait job_wait = {
+		.wait = { .what = "gyre_block_on", .interrupt = interrupt },
+		.handle = handle,
+	};
+
+	gyre__task_waiter_init(&job_wait.waiter, self->task);
+	if (gyre__job_await(handle, &job_wait.waiter.waiter))
+		gyre__task_park(self->task, &job_wait.wait);
+}
+
+static enum gyre_status run_elsewhere(struct gyre__thread *self, struct gyre *rt, gyre_task_fn *fn,
+				      void *arg, const struct gyre_job_options *options,
+				      int *ret_result)
+{
+	struct spawned *spawned = spawned_new(rt, fn, arg, options, 2);
+	enum gyre_status status;
+
+	if (!spawned)
+		return gyre__fail("gyre_block_on", GYRE_NO_MEMORY, "out of memory for a job");
+	gyre__store(&spawned->handle.waited_by, gyre__thread_job(self), release);
+	status = send_spawned(self, rt, spawned, options);
+	if (status != GYRE_OK) {
+		gyre__store(&spawned->refs, 1, relaxed);
+		report_unstarted("gyre_block_on", status);
+	} else {
+		park_for_job(self, &spawned->handle, interrupt_far_job);
+		status = report_end("gyre_block_on", self, &spawned->handle, ret_result);
+	}
+	spawned_unref(&spawned->handle);
+	return status;
+}
+
+static enum gyre_status run_at_home(struct gyre__thread *self, struct gyre_job *handle,
+				    int *ret_result)
+{
+	gyre__store(&handle->waited_by, self->task->job, release);
+	handle->home = &self->worker->tasks;
+	gyre__job_start(handle->home, handle);
+	park_for_job(self, handle, interrupt_own_job);
+	return report_end("gyre_block_on", self, handle, ret_result);
+}
+
+enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
+			       const struct gyre_job_options *options, int *ret_result)
+{
+	struct gyre_job_options checked;
+	struct gyre__thread *self;
+	struct gyre_job handle;
+	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+
+	if (status != GYRE_OK)
+		return status;
+	status = check_job(__func__, rt, fn, arg, options, &checked);
+	if (status != GYRE_OK)
+		goto out_leave;
+	if (self->task && choose(self, rt, &checked) != self->worker) {
+		status = run_elsewhere(self, rt, fn, arg, &checked, ret_result);
+		goto out_leave;
+	}
+	describe(&handle, fn, arg, &checked);
+	if (self->task) {
+		status = run_at_home(self, &handle, ret_result);
+		goto out_leave;
+	}
+	gyre__store(&handle.waited_by, gyre__thread_job(self), release);
+	status = run_from_thread(self, rt, &handle, &checked);
+	if (status == GYRE_OK)
+		status = report_end(__func__, self, &handle, ret_result);
+out_leave:
+	gyre__thread_leave(self);
+	return status;
+}
+
+/* --------------------------------------------------------- with a handle -- */
+
+static void interrupt_wait(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct job_wait *job_wait = gyre__container_of(wait, struct job_wait, wait);
+
+	if (gyre__job_withdraw(job_wait->handle, &job_wait->waiter.waiter))
+		gyre__task_ready(task);
+}
+
+static bool withdraw_wait(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct job_wait *job_wait = gyre__container_of(wait, struct job_wait, wait);
+
+	(void)task;
+	return gyre__job_withdraw(job_wait->handle, &job_wait->waiter.waiter);
+}
+
+static enum gyre_status wait_busy(enum gyre_status reason)
+{
+	return gyre__fail("gyre_job_wait", GYRE_BUSY, "%s", reason == GYRE_BUSY ?
+			  "somebody else waits for this job already" : reason == GYRE_TIMED_OUT ?
+			  "the job has not ended yet; the handle is still good" :
+			  "the task that waits was cancelled; the handle is still good");
+}
+
+/* GYRE_OK: the job has ended. */
+static enum gyre_status wait_in_task(struct gyre__thread *self, struct gyre_job *handle,
+				     uint64_t timeout_ns)
+{
+	struct job_wait job_wait = {
+		.wait = { .what = "gyre_job_wait", .interrupt = interrupt_wait,
+			  .withdraw = withdraw_wait },
+		.handle = handle,
+	};
+	uint64_t at_ns = timeout_ns == GYRE_FOREVER ? GYRE__NEVER :
+			 gyre__deadline(gyre__sys->now_ns(), timeout_ns);
+
+	gyre__task_waiter_init(&job_wait.waiter, self->task);
+	if (!gyre__job_await(handle, &job_wait.waiter.waiter))
+		return gyre__job_has_ended(handle) ? GYRE_OK : wait_busy(GYRE_BUSY);
+	if (!gyre__task_park_until(self->task, &job_wait.wait, at_ns))
+		return wait_busy(GYRE_TIMED_OUT);
+	return gyre__job_has_ended(handle) ? GYRE_OK : wait_busy(GYRE_CANCELLED);
+}
+
+static enum gyre_status wait_in_thread(struct gyre__thread *self, struct gyre_job *handle,
+				       uint64_t timeout_ns)
+{
+	enum gyre_status status = gyre__thread_make_reply(self, "gyre_job_wait");
+
+	if (status != GYRE_OK)
+		return gyre__fail("gyre_job_wait", GYRE_BUSY, "no eventfd to wait in (see "
+				  "RLIMIT_NOFILE); the handle is still good");
+	gyre__reply_expect(&self->reply);
+	if (!gyre__job_await(handle, &self->reply.waiter)) {
+		gyre__reply_forget(&self->reply);
+		return gyre__job_has_ended(handle) ? GYRE_OK : wait_busy(GYRE_BUSY);
+	}
+	if (timeout_ns == GYRE_FOREVER) {
+		gyre__reply_wait(&self->reply, &self->reply.job_spin, &handle->home->ring->pace, false);
+		return GYRE_OK;
+	}
+	if (gyre__reply_await_until(&self->reply, gyre__deadline(gyre__sys->now_ns(), timeout_ns)))
+		return GYRE_OK;
+	if (gyre__job_withdraw(handle, &self->reply.waiter)) {
+		gyre__reply_forget(&self->reply);
+		return wait_busy(GYRE_TIMED_OUT);
+	}
+	gyre__reply_await(&self->reply);
+	return GYRE_OK;
+}
+
+/* Of a runtime that is there. GYRE_OK: the job has ended. */
+static enum gyre_status wait_for_end(struct gyre__thread *self, struct gyre_job *handle,
+				     uint64_t timeout_ns)
+{
+	enum gyre_status status;
+
+	if (gyre__job_has_ended(handle))
+		return GYRE_OK;
+	if (timeout_ns == 0)
+		return wait_busy(GYRE_TIMED_OUT);
+	if (self->task && gyre__task_may_wait(self->task) != GYRE_OK)
+		return wait_busy(GYRE_CANCELLED);
+	if (!begin_waiting(self, handle))
+		return gyre__fail("gyre_job_wait", GYRE_WOULD_DEADLOCK, "the job would wait, through "
+				  "jobs and joins, for its own end; the handle is still good");
+	status = self->task ? wait_in_task(self, handle, timeout_ns) :
+			      wait_in_thread(self, handle, timeout_ns);
+	end_waiting(self, handle);
+	return status;
+}
+
+enum gyre_status gyre_job_wait(struct gyre_job *job, uint64_t timeout_ns, int *ret_result)
+{
+	struct gyre__thread *self = gyre__thread_self();
+	enum gyre_status status;
+
+	if (!self)
+		return GYRE_BUSY;	/* nothing was waited for: the handle is still good */
+	if (!job)
+		return gyre__fail(__func__, GYRE_INVALID, "job is NULL");
+	if (gyre__thread_is_in_prep(self))
+		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
+	if (!gyre__runtime_visit(self, spawned_of(job)->runtime_id)) {
+		status = gyre__fail(__func__, GYRE_CLOSED, "the runtime of the job was freed");
+		spawned_unref(job);
+		return status;
+	}
+	status = wait_for_end(self, job, timeout_ns);
+	if (status == GYRE_OK) {
+		status = report_end(__func__, self, job, ret_result);
+		spawned_unref(job);
+	}
+	gyre__thread_leave(self);
+	return status;
+}
+
+void gyre_job_cancel(struct gyre_job *job)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (!self || !job || !gyre__runtime_visit(self, spawned_of(job)->runtime_id))
+		return;
+	cancel_spawned(spawned_of(job), self->worker ? &self->worker->tasks : NULL);
+	gyre__thread_leave(self);
+}
+
+void gyre_job_detach(struct gyre_job *job)
+{
+	if (job)
+		spawned_unref(job);
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Jobs as seen from outside: started, waited for, cancelled, given up.
+ *
+ * gyre__would_deadlock() and the edges that it walks, see lib/jobs.c.
+ */
+#ifndef GYRE_LIB_JOBS_H
+#define GYRE_LIB_JOBS_H
+
+#include <gyre.h>
+#include <stdbool.h>
+
+#include "thread.h"
+#include "workers/job.h"
+
+/* For struct gyre__task_hooks: on the worker, before the first task of a job runs. */
+void gyre__jobs_begin_one(struct gyre__task *first, struct gyre_job *handle);
+
+/* A new text for gyre_last_panic(); NULL: there was no memory for it. Taken over. */
+void gyre__note_panic(struct gyre__thread *self, char *text);
+
+/* The job on whose behalf the caller runs: its task's, or that of an offloaded function. NULL: none. */
+static inline struct gyre__job *gyre__thread_job(const struct gyre__thread *self)
+{
+	return self->task ? self->task->job : self->serves;
+}
+
+#endif

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a task may ask for: siblings, sleep, memory, clean-up, its own end.
+ *
+ * None of these leaves the worker: they are calls of workers/task.h and job.h
+ * for the task that runs, with the answers in words.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "jobs.h"
+#include "runtime.h"
+#include "thread.h"
+
+static enum gyre_status refuse_no_task(const char *function)
+{
+	const struct gyre__thread *self = gyre__self();
+
+	if (self && gyre__thread_is_in_prep(self))
+		return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
+	return gyre__fail(function, GYRE_NO_REACTOR, "no reactor running on this thread: %s() is for "
+			  "tasks, which gyre_block_on() and gyre_spawn() start", function);
+}
+
+/* ------------------------------------------------------------- siblings -- */
+
+enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
+{
+	struct gyre__task *task = gyre__current_task(), *child;
+
+	if (gyre__unlikely(!task))
+		return refuse_no_task(__func__);
+	if (gyre__unlikely(!fn))
+		return gyre__fail(__func__, GYRE_INVALID, "fn is NULL");
+	child = gyre__job_go(task->job, task, fn, arg, ret);
+	if (gyre__unlikely(!child))
+		return gyre__fail(__func__, GYRE_NO_MEMORY, "no memory for a task: its stack of %zu "
+				  "KiB with a guard (see vm.max_map_count where the kernel has no "
+				  "MADV_GUARD_INSTALL), or its place in the worker's tables",
+				  task->job->stack_size / 1024);
+	gyre__thread_succeed(gyre__thread_of_task(task));
+	return GYRE_OK;
+}
+
+/* Does the end of target wait, through joins, for task? */
+static bool joins(const struct gyre__task *target, const struct gyre__task *task)
+{
+	while (task != target) {
+		const struct gyre__task *parent = task->parent;
+
+		if (parent && parent->joins_all && (parent == target || joins(target, parent)))
+			return true;
+		task = task->joiner;
+		if (!task)
+			return false;
+	}
+	return true;
+}
+
+static enum gyre_status check_join(const struct gyre__task *task, const struct gyre__task_slot *slot)
+{
+	const struct gyre__task *target;
+
+	if (!slot)
+		return gyre__fail("gyre_join", GYRE_INVALID, "not a task of this worker, or one that was "
+				  "joined already");
+	target = slot->owner;
+	if ((slot->ended ? slot->owner : target->job) != task->job)
+		return gyre__fail("gyre_join", GYRE_INVALID, "the task belongs to another job");
+	if (slot->ended)
+		return GYRE_OK;
+	if (joins(target, task))
+		return gyre__fail("gyre_join", GYRE_WOULD_DEADLOCK, "%s", target == task ?
+				  "a task cannot wait for its own end" :
+				  "that task waits, through joins, for the end of this one");
+	if (target->joiner)
+		return gyre__fail("gyre_join", GYRE_INVALID, "another task joins it already");
+	return GYRE_OK;
+}
+
+static void interrupt_join(struct gyre__task *task, struct gyre__wait *wait)
+{
+	(void)wait;
+	gyre__task_cancel(task->joining);
+}
+
+/* In a task that was cancelled, what is joined is cancelled, too, and then waited for all the same. */
+static void wait_for(struct gyre__task *task, struct gyre__task *target)
+{
+	struct gyre__wait wait = { .what = "gyre_join", .interrupt = interrupt_join };
+
+	target->joiner = task;
+	task->joining = target;
+	gyre__task_park(task, &wait);
+}
+
+static enum gyre_status report_join(struct gyre__task *task, enum gyre__task_end end, int result,
+				    int *ret_result)
+{
+	if (gyre__unlikely(end != GYRE__TASK_RETURNED))
+		return gyre__fail_effect("gyre_join", GYRE_CANCELLED, GYRE_EFFECT_UNKNOWN, "the task was "
+					 "cancelled, and did not stop by itself: it was dropped");
+	if (ret_result)
+		*ret_result = result;
+	gyre__thread_succeed(gyre__thread_of_task(task));
+	return GYRE_OK;
+}
+
+enum gyre_status gyre_join(struct gyre_task *handle, int *ret_result)
+{
+	struct gyre__task *task = gyre__current_task();
+	struct gyre__task_slot *slot;
+	enum gyre_status status;
+	bool cancelled;
+
+	if (gyre__unlikely(!task))
+		return refuse_no_task(__func__);
+	cancelled = gyre__task_may_wait(task) != GYRE_OK;
+	slot = gyre__task_find(task->home, handle);
+	status = check_join(task, slot);
+	if (gyre__unlikely(status != GYRE_OK))
+		return status;
+	if (slot->ended) {
+		enum gyre__task_end end = (enum gyre__task_end)slot->end;
+		int result = slot->result;
+
+		gyre__task_slot_free(task->home, slot);
+		return report_join(task, end, result, ret_result);
+	}
+	if (gyre__unlikely(cancelled))
+		gyre__task_cancel(slot->owner);
+	wait_for(task, gyre__task_find(task->home, handle)->owner);
+	return report_join(task, task->joined_end, task->joined_result, ret_result);
+}
+
+static void interrupt_join_all(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct gyre__task *child;
+
+	(void)wait;
+	for (child = task->children; child; child = child->child_next)
+		gyre__task_cancel(child);
+}
+
+enum gyre_status gyre_join_all(void)
+{
+	struct gyre__task *task = gyre__current_task();
+	struct gyre__wait wait = { .what = __func__, .interrupt = interrupt_join_all };
+	const struct gyre__task *child;
+
+	if (gyre__unlikely(!task))
+		return refuse_no_task(__func__);
+	if (gyre__unlikely(gyre__task_may_wait(task) != GYRE_OK))
+		interrupt_join_all(task, &wait);
+	for (child = task->children; child; child = child->child_next)
+		if (joins(child, task))
+			return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a task that this one started "
+					  "waits, through joins, for its end");
+	if (task->children) {
+		task->joins_all = true;
+		gyre__task_park(task, &wait);
+		task->joins_all = false;
+	}
+	gyre__task_forget_ended(task->home, task->job, task);
+	if (gyre__task_is_cancelled(task) && !task->shielded)
+		return gyre__fail(__func__, GYRE_CANCELLED, "the task was cancelled, and with it those "
+				  "that it had started: all of them have ended");
+	gyre__thread_succeed(gyre__thread_of_task(task));
+	return GYRE_OK;
+}
+
+void gyre_task_cancel(struct gyre_task *handle)
+{
+	const struct gyre__task *task = gyre__current_task();
+	struct gyre__task_slot *slot = task ? gyre__task_find(task->home, handle) : NULL;
+	struct gyre__task *target;
+
+	if (!slot || slot->ended)
+		return;
+	target = slot->owner;
+	if (target->job == task->job)
+		gyre__task_cancel(target);
+}
+
+/* --------------------------------------------------------------- itself -- */
+
+int gyre_cancelled(void)
+{
+	const struct gyre__task *task = gyre__current_task();
+
+	return task && gyre__task_is_cancelled(task);
+}
+
+void gyre_yield(void)
+{
+	struct gyre__task *task = gyre__current_task();
+
+	if (gyre__unlikely(!task))
+		return;
+	if (gyre__unlikely(gyre__task_is_cancelled(task)) && gyre__task_may_wait(task) != GYRE_OK)
+		return;		/* others have had their turn in there */
+	gyre__task_yield(task);
+}
+
+static enum gyre_status sleep_on_thread(uint64_t ns)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (self && gyre__thread_is_in_prep(self))
+		return refuse_no_task("gyre_sleep");
+	do
+		gyre__sys->sleep_ns(ns);
+	while (ns == GYRE_FOREVER);
+	return gyre__succeed();
+}
+
+enum gyre_status gyre_sleep(uint64_t ns)
+{
+	struct gyre__task *task = gyre__current_task();
+	struct gyre__wait wait = { .what = __func__, .interrupt = gyre__task_stop_waiting };
+
+	if (!task)
+		return sleep_on_thread(ns);
+	if (gyre__unlikely(gyre__task_may_wait(task) != GYRE_OK))
+		return gyre__fail(__func__, GYRE_CANCELLED, "the task was cancelled");
+	if (ns == 0)
+		gyre__task_yield(task);
+	else if (gyre__task_park_until(task, &wait, ns == GYRE_FOREVER ? GYRE__NEVER :
+				       gyre__deadline(gyre__sys->now_ns(), ns)))
+		return gyre__fail(__func__, GYRE_CANCELLED, "the task was cancelled while it slept");
+	gyre__thread_succeed(gyre__thread_of_task(task));
+	return GYRE_OK;
+}
+
+/* --------------------------------------------------------------- memory -- */
+
+/* In words: why there was none. */
+static void *refuse_memory(const char *function, size_t size)
+{
+	const struct gyre__task *task = gyre__current_task();
+
+	if (!task)
+		refuse_no_task(function);
+	else
+		gyre__fail(function, GYRE_NO_MEMORY, "%zu bytes do not fit: the job may have %zu in all "
+			   "(arena_max), or the process has no more", size, task->job->arena.max);
+	return NULL;
+}
+
+void *gyre_alloc(size_t size)
+{
+	const struct gyre__thread *self = gyre__self();
+	void *ptr = NULL;
+
+	if (gyre__likely(self && self->running.task))
+		ptr = gyre__arena_alloc(self->running.arena, size);
+	return gyre__likely(ptr) ? ptr : refuse_memory(__func__, size);
+}
+
+void *gyre_alloc_aligned(size_t size, size_t align)
+{
+	struct gyre__task *task = gyre__current_task();
+	void *ptr;
+
+	if (!task)
+		return refuse_memory(__func__, size);
+	if (align == 0 || (align & (align - 1)) != 0) {
+		gyre__fail(__func__, GYRE_INVALID, "an alignment of %zu is no power of two", align);
+		return NULL;
+	}
+	ptr = gyre__arena_alloc_slow(&task->job->arena, size, align);
+	return ptr ? ptr : refuse_memory(__func__, size);
+}
+
+char *gyre_strdup(const char *text)
+{
+	size_t size;
+	char *copy;
+
+	if (!text) {
+		gyre__fail(__func__, GYRE_INVALID, "text is NULL");
+		return NULL;
+	}
+	size = strlen(text) + 1;
+	copy = gyre__current_task() ? gyre_alloc(size) : refuse_memory(__func__, size);
+	return copy ? memcpy(copy, text, size) : NULL;
+}
+
+enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)
+{
+	struct gyre__task *task = gyre__current_task();
+	struct gyre__defer *defer;
+
+	if (!task)
+		return refuse_no_task(__func__);
+	if (!fn)
+		return gyre__fail(__func__, GYRE_INVALID, "fn is NULL");
+	defer = gyre__arena_alloc(&task->job->arena, sizeof(*defer));
+	if (!defer) {
+		refuse_memory(__func__, sizeof(*defer));
+		return GYRE_NO_MEMORY;
+	}
+	*defer = (struct gyre__defer){ task->defers, fn, arg };
+	task->defers = defer;
+	gyre__thread_succeed(gyre__thread_of_task(task));
+	return GYRE_OK;
+}
+
+/* ---------------------------------------------------------------- panic -- */
+
+/* The text, and where; NULL without memory for it. */
+static char *panic_text(const struct gyre__task *task, const char *format, va_list args)
+{
+	char *text = gyre__zalloc(GYRE__PANIC_MAX);
+	int n;
+
+	if (!text)
+		return NULL;
+	n = vsnprintf(text, GYRE__PANIC_MAX, format, args);
+	if (n >= 0 && n < GYRE__PANIC_MAX)
+		snprintf(text + n, (size_t)(GYRE__PANIC_MAX - n), " (job %s, worker %d)",
+			 task->job->name ? task->job->name : "without a name", gyre_current_worker());
+	return text;
+}
+
+void gyre_panic(const char *format, ...)
+{
+	struct gyre__task *task = gyre__current_task();
+	va_list args;
+
+	if (!task)
+		gyre__assert_failed("gyre_panic() is called in a task", __FILE__, __LINE__);
+	va_start(args, format);
+	gyre__job_panic(task->job, panic_text(task, format, args));
+	va_end(args);
+	gyre__task_finish(task, GYRE__TASK_PANICKED, 0);
+}
+
+const char *gyre_last_panic(void)
+{
+	const struct gyre__thread *self = gyre__thread_self();
+
+	if (!self || !self->last_panic)
+		return "nothing is known of a panic: there was none, or no memory for its text";
+	return self->last_panic;
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+#include "job.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "ring/sys.h"
+
+/* ------------------------------------------------------------- answers -- */
+
+/* On whichever thread: what came of it stands in the handle, and is nobody's to change from here on. */
+static void tell(struct gyre_job *handle, struct gyre__ring *ring)
+{
+	void (*unref)(struct gyre_job *handle) = handle->unref;
+	uintptr_t word;
+
+	/* Release: the answer. Acquire: the waiter. From here on a handle without unref may be gone. */
+	word = gyre__exchange(&handle->word, GYRE__JOB_ENDED, acq_rel);
+	if (word != GYRE__JOB_RUNS) {
+		struct gyre__waiter *waiter = (struct gyre__waiter *)word;
+
+		waiter->done(waiter, NULL, ring);
+	}
+	if (unref)
+		unref(handle);
+}
+
+void gyre__job_answer(struct gyre_job *handle, enum gyre_status status, enum gyre_effect effect,
+		      struct gyre__ring *ring)
+{
+	handle->status = status;
+	handle->effect = effect;
+	tell(handle, ring);
+}
+
+bool gyre__job_await(struct gyre_job *handle, struct gyre__waiter *waiter)
+{
+	uintptr_t word = GYRE__JOB_RUNS;
+
+	/* Release: the waiter. Pairs with the exchange in tell(). */
+	return gyre__cas(&handle->word, &word, (uintptr_t)waiter, acq_rel);
+}
+
+bool gyre__job_withdraw(struct gyre_job *handle, struct gyre__waiter *waiter)
+{
+	uintptr_t word = (uintptr_t)waiter;
+
+	return gyre__cas(&handle->word, &word, GYRE__JOB_RUNS, acq_rel);
+}
+
+/* ----------------------------------------------------------------- end -- */
+
+static enum gyre_status job_status(const struct gyre__job *job)
+{
+	if (job->panicked)
+		return GYRE_RESPONSE_LOST;
+	if (job->reason != GYRE_OK)
+		return job->reason;
+	return job->returned ? GYRE_OK : GYRE_CANCELLED;
+}
+
+static void unlink_job(struct gyre__job *job)
+{
+	struct gyre__tasks *tasks = job->home;
+
+	if (job->prev)
+		job->prev->next = job->next;
+	else
+		tasks->jobs = job->next;
+	if (job->next)
+		job->next->prev = job->prev;
+	tasks->jobs_live--;
+	tasks->ring->guests--;
+}
+
+static void count_end(struct gyre__tasks *tasks, enum gyre_status status)
+{
+	struct gyre__task_counters *counters = &tasks->counters;
+
+	gyre__count(&counters->jobs_finished, 1);
+	gyre__count(&counters->jobs_running, -UINT64_C(1));
+	if (status == GYRE_RESPONSE_LOST)
+		gyre__count(&counters->jobs_panicked, 1);
+	else if (status != GYRE_OK)
+		gyre__count(&counters->jobs_cancelled, 1);
+}
+
+/* Its last task has left. First everything is given back, then it is told. */
+static void finish(struct gyre__job *job)
+{
+	struct gyre__tasks *tasks = job->home;
+	struct gyre_job *handle = job->handle;
+
+	handle->status = job_status(job);
+	handle->effect = handle->status == GYRE_OK ? GYRE_EFFECT_DONE : GYRE_EFFECT_UNKNOWN;
+	handle->returned = job->returned;
+	handle->result = job->result;
+	handle->panic = job->panic;
+	handle->job = NULL;
+	gyre__task_forget_ended(tasks, job, NULL);
+	gyre__alarm_unset(&tasks->alarms, &job->alarm);
+	gyre__alarms_release(&tasks->alarms);
+	unlink_job(job);
+	count_end(tasks, handle->status);
+	gyre__arena_close(&job->arena);
+	tell(handle, tasks->ring);
+}
+
+static void cancel_tasks(struct gyre__job *job)
+{
+	struct gyre__task *task;
+
+	if (job->cancel_ns == 0)
+		job->cancel_ns = gyre__sys->now_ns() | 1;
+	for (task = job->tasks; task; task = task->job_next)
+		gyre__task_cancel(task);
+}
+
+void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason)
+{
+	if (!job->first || job->reason != GYRE_OK)
+		return;
+	job->reason = reason;
+	cancel_tasks(job);
+}
+
+void gyre__jobs_end(struct gyre__tasks *tasks, enum gyre_status reason)
+{
+	struct gyre__job *job;
+	struct gyre__task *task;
+
+	tasks->end_reason = reason;
+	for (job = tasks->jobs; job; job = job->next) {
+		gyre__job_cancel(job, reason);
+		for (task = job->tasks; task; task = task->job_next)
+			gyre__task_hurry(task);
+	}
+}
+
+void gyre__job_panic(struct gyre__job *job, char *text)
+{
+	if (job->panicked)
+		gyre__free(text);
+	else
+		job->panic = text;
+	job->panicked = true;
+	cancel_tasks(job);
+}
+
+void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
+			  enum gyre__task_end end, int result)
+{
+	if (task->job_prev)
+		task->job_prev->job_next = task->job_next;
+	else
+		job->tasks = task->job_next;
+	if (task->job_next)
+		task->job_next->job_prev = task->job_prev;
+	job->live--;
+	if (task == job->first) {
+		job->first = NULL;
+		job->returned = end == GYRE__TASK_RETURNED;
+		job->result = result;
+		gyre__count(&job->home->counters.leftover, job->live);
+		cancel_tasks(job);
+	}
+	if (job->live == 0)
+		finish(job);
+}
+
+/* ----------------------------------------------------------- beginning -- */
+
+static void timed_out(struct gyre__alarm *alarm)
+{
+	gyre__job_cancel(gyre__container_of(alarm, struct gyre__job, alarm), GYRE_TIMED_OUT);
+}
+
+struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
+				void *arg, struct gyre_task **ret_handle)
+{
+	struct gyre__task *task = gyre__task_start(job->home, job, parent, fn, arg, job->stack_size,
+						   ret_handle);
+
+	if (!task)
+		return NULL;
+	task->cancel_ns = job->cancel_ns;	/* who comes too late is told at once */
+	task->job_prev = NULL;
+	task->job_next = job->tasks;
+	if (job->tasks)
+		job->tasks->job_prev = task;
+	job->tasks = task;
+	job->live++;
+	return task;
+}
+
+static bool copy_into_arena(struct gyre__job *job, const struct gyre_job *handle, void **ret_arg)
+{
+	*ret_arg = handle->arg;
+	if (handle->name) {
+		size_t len = strlen(handle->name) + 1;
+		char *name = gyre__arena_alloc(&job->arena, len);
+
+		if (!name)
+			return false;
+		job->name = memcpy(name, handle->name, len);
+	}
+	if (handle->arg_size == 0)
+		return true;
+	*ret_arg = gyre__arena_alloc(&job->arena, handle->arg_size);
+	if (!*ret_arg)
+		return false;
+	memcpy(*ret_arg, handle->arg, handle->arg_size);
+	return true;
+}
+
+/* NULL: no memory, and nothing is left of it. */
+static struct gyre__job *job_new(struct gyre__tasks *tasks, struct gyre_job *handle)
+{
+	struct gyre__job *job;
+	void *arg;
+
+	if (!gyre__alarms_reserve(&tasks->alarms))
+		return NULL;
+	job = gyre__arena_open(&tasks->chunks, sizeof(*job), offsetof(struct gyre__job, arena),
+			       handle->arena_max);
+	if (!job)
+		goto out_alarm;
+	job->home = tasks;
+	job->handle = handle;
+	job->unjoined = GYRE__NO_HANDLE;
+	job->stack_size = handle->stack_size;
+	gyre__alarm_init(&job->alarm, timed_out);
+	if (copy_into_arena(job, handle, &arg))
+		job->first = gyre__job_go(job, NULL, handle->fn, arg, NULL);
+	if (!job->first)
+		goto out_arena;
+	return job;
+
+out_arena:
+	gyre__arena_close(&job->arena);
+out_alarm:
+	gyre__alarms_release(&tasks->alarms);
+	return NULL;
+}
+
+static void link_job(struct gyre__job *job)
+{
+	struct gyre__tasks *tasks = job->home;
+
+	job->next = tasks->jobs;
+	if (tasks->jobs)
+		tasks->jobs->prev = job;
+	tasks->jobs = job;
+	tasks->jobs_live++;
+	tasks->ring->guests++;
+	gyre__count(&tasks->counters.jobs_started, 1);
+	gyre__count(&tasks->counters.jobs_running, 1);
+}
+
+void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle)
+{
+	uint64_t deadline_ns = GYRE__NEVER;
+	struct gyre__job *job;
+
+	if (handle->timeout_ns)
+		deadline_ns = gyre__deadline(handle->start_ns, handle->timeout_ns);
+	if (tasks->end_reason != GYRE_OK) {
+		gyre__job_answer(handle, tasks->end_reason, GYRE_EFFECT_NONE, tasks->ring);
+		return;
+	}
+	if (deadline_ns != GYRE__NEVER && deadline_ns <= gyre__sys->now_ns()) {
+		gyre__job_answer(handle, GYRE_TIMED_OUT, GYRE_EFFECT_NONE, tasks->ring);
+		return;
+	}
+	if (tasks->jobs_live >= GYRE__JOBS_MAX) {
+		gyre__job_answer(handle, GYRE_BUSY, GYRE_EFFECT_NONE, tasks->ring);
+		return;
+	}
+	job = job_new(tasks, handle);
+	if (!job) {
+		gyre__job_answer(handle, GYRE_NO_MEMORY, GYRE_EFFECT_NONE, tasks->ring);
+		return;
+	}
+	link_job(job);
+	job->since_ns = tasks->ring->now_ns;
+	handle->job = job;
+	if (deadline_ns != GYRE__NEVER)
+		gyre__alarm_set(&tasks->alarms, &job->alarm, deadline_ns);
+	tasks->hooks.job_begins(job->first, handle);
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Jobs: a tree of tasks on one worker, and an arena that holds all that they have
+ * asked for. A job ends when its first task has: what is left of the others is
+ * counted, told to stop, waited for, and dropped where it refuses; then the arena
+ * is freed, and only then whoever waits is told.
+ *
+ * A *handle* (struct gyre_job) is what the other side has of it: on the stack of
+ * a caller that waits, or on the heap with one reference for who may wait and one
+ * for the job. Its word says whether the job has ended and who waits, and is the
+ * only thing that both sides write. The job's own record is its worker's alone.
+ */
+#ifndef GYRE_WORKERS_JOB_H
+#define GYRE_WORKERS_JOB_H
+
+#include <gyre.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "task.h"
+
+#define GYRE__JOBS_MAX		(1u << 20)	/* of one worker, alive at the same time */
+#define GYRE__PANIC_MAX		512		/* bytes of a panic's text */
+
+struct gyre__worker;
+
+/* gyre_job.word, but for the address of a waiter. */
+#define GYRE__JOB_RUNS		((uintptr_t)0)
+#define GYRE__JOB_ENDED		((uintptr_t)1)
+
+struct gyre_job {
+	_Atomic uintptr_t word;
+
+	/* What is to be run; read by its worker when it starts. */
+	gyre_task_fn *fn;
+	void *arg;
+	size_t arg_size;		/* not 0: the task gets a copy */
+	const char *name;		/* NULL: none */
+	uint64_t timeout_ns;		/* 0: none */
+	uint64_t start_ns;		/* with timeout_ns: it counts from here */
+	size_t stack_size, arena_max;
+	void *context;			/* the upper floor's, handed to the first task; its hook takes it over */
+
+	/* What came of it; written before the word says that it has ended. */
+	enum gyre_status status;
+	enum gyre_effect effect;	/* NONE: no line of it has run */
+	bool returned;
+	int result;
+	char *panic;			/* text for GYRE_RESPONSE_LOST, to be freed by who takes it; may be NULL */
+
+	/*
+	 * A job of which a task waits for this one: the upper floor's, to see circles
+	 * by. Set for as long as the handle lives, or changed under a lock of its.
+	 */
+	_Atomic(struct gyre__job *) waited_by;
+	struct gyre__tasks *home;	/* where it runs */
+	struct gyre__job *job;		/* its worker's: while it runs there */
+	void *later;			/* the upper floor's: what brings it to a worker, and a cancel after it */
+	void (*unref)(struct gyre_job *handle);	/* on the heap: the job gives up its reference; else NULL */
+};
+
+struct gyre__job {
+	struct gyre__arena arena;
+	struct gyre__tasks *home;
+	struct gyre_job *handle;
+	struct gyre__job *next, *prev;	/* of its worker */
+	struct gyre__task *tasks;	/* alive, the first one among them */
+	uint32_t live;
+	uint32_t unjoined;		/* slots of tasks that have ended and may still be joined */
+	struct gyre__task *first;	/* NULL: it has ended, and the rest is on its way out */
+	const char *name;
+	size_t stack_size;		/* of tasks that it starts */
+	struct gyre__alarm alarm;	/* its time-out */
+	uint64_t cancel_ns;		/* since when its tasks are cancelled; 0: they are not */
+	enum gyre_status reason;	/* why, if not for the end of the first one; GYRE_OK: that */
+	bool returned, panicked;
+	int result;
+	char *panic;
+	uint64_t since_ns;
+};
+
+/* ---------------------------------------------------------------- owner -- */
+
+/* Starts what handle describes, or answers it at once. */
+void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle);
+
+/* One more task of job, READY; see gyre__task_start(). */
+struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
+				void *arg, struct gyre_task **ret_handle);
+
+/* Asks all of its tasks to end. reason: what its status will be. */
+void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason);
+
+/* The end of a drain, or of the ring: all that live and all that still come. */
+void gyre__jobs_end(struct gyre__tasks *tasks, enum gyre_status reason);
+
+/* A task of job has panicked: the text of the first one is kept. Takes text over. */
+void gyre__job_panic(struct gyre__job *job, char *text);
+
+/* For task.c: task is at its end. The job may be gone after this. */
+void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
+			  enum gyre__task_end end, int result);
+
+static inline uint32_t *gyre__job_unjoined(struct gyre__job *job)
+{
+	return &job->unjoined;
+}
+
+/* ----------------------------------------------------------- any thread -- */
+
+/* Was not and will not be run. */
+void gyre__job_answer(struct gyre_job *handle, enum gyre_status status, enum gyre_effect effect,
+		      struct gyre__ring *ring);
+
+static inline bool gyre__job_has_ended(struct gyre_job *handle)
+{
+	/* Acquire: what came of it. Pairs with the exchange in gyre__job_answer(). */
+	return gyre__load(&handle->word, acquire) == GYRE__JOB_ENDED;
+}
+
+/* waiter->done() will be called once it ends. False: it has ended. */
+bool gyre__job_await(struct gyre_job *handle, struct gyre__waiter *waiter);
+/* Takes that back. False: waiter->done() has been or is about to be called. */
+bool gyre__job_withdraw(struct gyre_job *handle, struct gyre__waiter *waiter);
+
+#endif

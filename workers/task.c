@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: MIT */
+#include "task.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "job.h"
+#include "ring/sys.h"
+
+#define SLOTS_FIRST	64
+
+/* A handle: tag, generation and slot above a bit that no address of an object has. */
+#define SLOT_BITS	22
+#if UINTPTR_MAX > UINT32_MAX
+#define GENERATION_BITS	31
+#else
+#define GENERATION_BITS	9
+#endif
+#define TAG_SHIFT	(1 + SLOT_BITS + GENERATION_BITS)
+#define TAG_MASK	(UINTPTR_MAX >> (TAG_SHIFT - 1) >> 1)
+
+_Static_assert(GYRE__TASKS_MAX == 1u << SLOT_BITS, "a handle has room for each slot");
+
+/* ------------------------------------------------------------- handles -- */
+
+static uintptr_t generation_part(uint32_t generation)
+{
+	return generation & ((UINT32_C(1) << GENERATION_BITS) - 1);
+}
+
+static struct gyre_task *handle_of(const struct gyre__tasks *tasks, uint32_t slot)
+{
+	uintptr_t tag = tasks->tag & TAG_MASK;
+
+	return (struct gyre_task *)(tag << (TAG_SHIFT - 1) << 1 |
+				    generation_part(tasks->slots[slot].generation) << (1 + SLOT_BITS) |
+				    (uintptr_t)slot << 1 | 1);
+}
+
+static bool slots_grow(struct gyre__tasks *tasks)
+{
+	uint32_t room = tasks->slots_room ? 2 * tasks->slots_room : SLOTS_FIRST;
+	struct gyre__task_slot *slots;
+
+	if (room > GYRE__TASKS_MAX)
+		return false;
+	slots = gyre__zalloc(room * sizeof(*slots));
+	if (!slots)
+		return false;
+	if (tasks->slots_used)
+		memcpy(slots, tasks->slots, tasks->slots_used * sizeof(*slots));
+	gyre__free(tasks->slots);
+	tasks->slots = slots;
+	tasks->slots_room = room;
+	return true;
+}
+
+/* GYRE__NO_HANDLE: no memory. */
+static uint32_t slot_take(struct gyre__tasks *tasks, struct gyre__task *owner)
+{
+	uint32_t index = tasks->slots_free;
+	struct gyre__task_slot *slot;
+
+	if (index != GYRE__NO_HANDLE) {
+		slot = &tasks->slots[index];
+		tasks->slots_free = slot->next;
+	} else {
+		if (tasks->slots_used == tasks->slots_room && !slots_grow(tasks))
+			return GYRE__NO_HANDLE;
+		index = tasks->slots_used++;
+		slot = &tasks->slots[index];
+	}
+	slot->owner = owner;
+	slot->generation++;
+	slot->ended = false;
+	return index;
+}
+
+struct gyre__task_slot *gyre__task_find(struct gyre__tasks *tasks, const struct gyre_task *handle)
+{
+	uintptr_t bits = (uintptr_t)handle;
+	uint32_t index = (uint32_t)(bits >> 1) & (GYRE__TASKS_MAX - 1);
+
+	if (!(bits & 1) || index >= tasks->slots_used || !tasks->slots[index].owner ||
+	    handle_of(tasks, index) != handle)
+		return NULL;
+	return &tasks->slots[index];
+}
+
+/* A job's list of ended slots: a ring through next and prev, of which it knows one member. */
+static void list_add(struct gyre__tasks *tasks, uint32_t *list, uint32_t index)
+{
+	struct gyre__task_slot *slots = tasks->slots;
+	uint32_t first = *list;
+
+	if (first == GYRE__NO_HANDLE) {
+		slots[index].next = slots[index].prev = index;
+		*list = index;
+		return;
+	}
+	slots[index].next = first;
+	slots[index].prev = slots[first].prev;
+	slots[slots[first].prev].next = index;
+	slots[first].prev = index;
+}
+
+static void slot_release(struct gyre__tasks *tasks, uint32_t index)
+{
+	tasks->slots[index].owner = NULL;
+	tasks->slots[index].next = tasks->slots_free;
+	tasks->slots_free = index;
+}
+
+void gyre__task_slot_free(struct gyre__tasks *tasks, struct gyre__task_slot *slot)
+{
+	uint32_t index = (uint32_t)(slot - tasks->slots);
+	uint32_t *list = gyre__job_unjoined(slot->owner);
+
+	GYRE_ASSERT(slot->ended);
+	if (*list == index)
+		*list = slot->next == index ? GYRE__NO_HANDLE : slot->next;
+	tasks->slots[slot->prev].next = slot->next;
+	tasks->slots[slot->next].prev = slot->prev;
+	slot_release(tasks, index);
+}
+
+void gyre__task_forget_ended(struct gyre__tasks *tasks, struct gyre__job *job,
+			     const struct gyre__task *parent)
+{
+	uint32_t *list = gyre__job_unjoined(job), index = *list, left = 0, i;
+
+	if (index == GYRE__NO_HANDLE)
+		return;
+	do
+		left++;
+	while ((index = tasks->slots[index].next) != *list);
+	for (i = 0; i < left; i++) {
+		struct gyre__task_slot *slot = &tasks->slots[index];
+
+		index = slot->next;
+		if (!parent || slot->parent == parent->serial)
+			gyre__task_slot_free(tasks, slot);
+	}
+}
+
+/* ----------------------------------------------------------- the switch -- */
+
+static void ready_push(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+	task->next = NULL;
+	if (tasks->ready_tail)
+		tasks->ready_tail->next = task;
+	else
+		tasks->ready_head = task;
+	tasks->ready_tail = task;
+}
+
+static inline struct gyre__task *ready_take(struct gyre__tasks *tasks)
+{
+	struct gyre__task *task = tasks->ready_head;
+
+	tasks->ready_head = task->next;
+	if (!tasks->ready_head)
+		tasks->ready_tail = NULL;
+	return task;
+}
+
+/* The next to run, while it is the tasks' turn; NULL: the scheduler's. */
+static inline struct gyre__task *take_turn(struct gyre__tasks *tasks)
+{
+	if (gyre__unlikely(!tasks->ready_head || tasks->budget == 0))
+		return NULL;
+	tasks->budget--;
+	return ready_take(tasks);
+}
+
+/* What runs from now on, for whoever looks from another thread. */
+static void note_turn(struct gyre__tasks *tasks, const struct gyre__task *task)
+{
+	uint64_t now_ns = gyre__sys->now_ns();
+
+	if (tasks->since_ns && now_ns - tasks->since_ns > tasks->stall_ns)
+		gyre__count(&tasks->counters.stalls, 1);
+	tasks->since_ns = task ? now_ns : 0;
+	gyre__store(&tasks->stalled, task ? task->fn : NULL, relaxed);
+	gyre__store(&tasks->stalled_ns, tasks->since_ns, relaxed);
+}
+
+static inline struct gyre__fiber *turn_to(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+	struct gyre__running *running = tasks->running;
+
+	if (gyre__unlikely(tasks->stall_ns))
+		note_turn(tasks, task);
+	running->task = task;
+	if (!task)
+		return &tasks->scheduler;
+	running->arena = &task->job->arena;
+	task->state = GYRE__TASK_RUNNING;
+	return &task->fiber;
+}
+
+/* Off the stack of a task that has ended at last: gives it back. */
+static inline void bury_ended(struct gyre__tasks *tasks)
+{
+	struct gyre__task *task = tasks->ended;
+
+	if (gyre__likely(!task))
+		return;
+	tasks->ended = NULL;
+	gyre__fiber_done(&task->fiber);
+	gyre__stack_put(&tasks->stacks, task->stack);
+}
+
+/* From task, whose state is settled, to whoever comes next; returns with its next turn. */
+static inline void hand_over(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+	struct gyre__task *next = take_turn(tasks);
+	int error = *tasks->error;
+
+	if (next == task) {
+		task->state = GYRE__TASK_RUNNING;
+		return;
+	}
+	gyre__fiber_switch(&task->fiber, turn_to(tasks, next));
+	bury_ended(tasks);
+	*tasks->error = error;
+}
+
+bool gyre__tasks_run(struct gyre__tasks *tasks)
+{
+	bool did = false;
+
+	if (tasks->alarms.count)
+		did = gyre__alarms_run(&tasks->alarms, gyre__sys->now_ns());
+	if (tasks->ready_head) {
+		tasks->budget = GYRE__TASK_BUDGET - 1;
+		gyre__fiber_switch(&tasks->scheduler, turn_to(tasks, ready_take(tasks)));
+		bury_ended(tasks);
+		did = true;
+	}
+	tasks->ring->guest_deadline_ns = gyre__alarms_next(&tasks->alarms);
+	return did;
+}
+
+/* ---------------------------------------------------------------- waits -- */
+
+void gyre__task_ready(struct gyre__task *task)
+{
+	GYRE_ASSERT(task->state == GYRE__TASK_PARKED);
+	task->state = GYRE__TASK_READY;
+	ready_push(task->home, task);
+}
+
+void gyre__task_stop_waiting(struct gyre__task *task, struct gyre__wait *wait)
+{
+	(void)wait;
+	gyre__task_ready(task);
+}
+
+static bool control_wake(struct gyre__ring *ring, struct gyre__batch *batch)
+{
+	(void)ring;
+	gyre__task_ready(batch->control_arg);
+	return false;
+}
+
+void gyre__task_wake(struct gyre__task *task, struct gyre__ring *ring)
+{
+	struct gyre__batch *batch = &task->far_wake;
+	struct gyre__ring *home = task->home->ring;
+	bool sent;
+
+	if (ring == home) {
+		gyre__task_ready(task);
+		return;
+	}
+	batch->count = 0;
+	batch->flags = GYRE__BATCH_CONTROL | GYRE__BATCH_RETAINED;
+	batch->control = control_wake;
+	batch->control_arg = task;
+	/* Its worker does not end before its tasks have. */
+	sent = gyre__ring_control(home, batch);
+	GYRE_ASSERT(sent);
+}
+
+static void waiter_done(struct gyre__waiter *waiter, struct gyre__batch *batch,
+			struct gyre__ring *ring)
+{
+	(void)batch;
+	gyre__task_wake(gyre__container_of(waiter, struct gyre__task_waiter, waiter)->task, ring);
+}
+
+void gyre__task_waiter_init(struct gyre__task_waiter *waiter, struct gyre__task *task)
+{
+	waiter->waiter.done = waiter_done;
+	waiter->waiter.line = waiter;
+	waiter->task = task;
+}
+
+void gyre__task_park(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct gyre__tasks *tasks = task->home;
+
+	wait->since_ns = tasks->ring->now_ns;
+	task->wait = wait;
+	task->state = GYRE__TASK_PARKED;
+	hand_over(tasks, task);
+	task->wait = NULL;
+}
+
+static void alarm_due(struct gyre__alarm *alarm)
+{
+	struct gyre__task *task = gyre__container_of(alarm, struct gyre__task, alarm);
+	struct gyre__wait *wait = task->wait;
+
+	if (task->state != GYRE__TASK_PARKED || (wait->withdraw && !wait->withdraw(task, wait)))
+		return;
+	task->alarmed = true;
+	gyre__task_ready(task);
+}
+
+bool gyre__task_park_until(struct gyre__task *task, struct gyre__wait *wait, uint64_t at_ns)
+{
+	struct gyre__tasks *tasks = task->home;
+
+	task->alarmed = false;
+	if (at_ns != GYRE__NEVER)
+		gyre__alarm_set(&tasks->alarms, &task->alarm, at_ns);
+	gyre__task_park(task, wait);
+	gyre__alarm_unset(&tasks->alarms, &task->alarm);
+	return !task->alarmed;
+}
+
+void gyre__task_yield(struct gyre__task *task)
+{
+	struct gyre__tasks *tasks = task->home;
+
+	task->state = GYRE__TASK_READY;
+	ready_push(tasks, task);
+	hand_over(tasks, task);
+}
+
+enum gyre_status gyre__task_may_wait(struct gyre__task *task)
+{
+	const struct gyre__ring *ring = task->home->ring;
+
+	if (gyre__likely(!gyre__task_is_cancelled(task)))
+		return GYRE_OK;
+	if (task->shielded && ring->phase < GYRE__RING_CANCELLING)
+		return GYRE_OK;
+	if (!task->shielded && gyre__sys->now_ns() - task->cancel_ns >= GYRE__GRACE_NS)
+		gyre__task_finish(task, GYRE__TASK_DROPPED, 0);
+	gyre__task_yield(task);
+	return ring->phase >= GYRE__RING_BURIED ? GYRE_WORKER_DEAD : GYRE_CANCELLED;
+}
+
+static void interrupt(struct gyre__task *task)
+{
+	if (task->state == GYRE__TASK_PARKED && task->wait->interrupt)
+		task->wait->interrupt(task, task->wait);
+}
+
+void gyre__task_cancel(struct gyre__task *task)
+{
+	if (gyre__task_is_cancelled(task))
+		return;
+	task->cancel_ns = gyre__sys->now_ns() | 1;	/* never 0 */
+	if (!task->shielded)
+		interrupt(task);
+}
+
+void gyre__task_hurry(struct gyre__task *task)
+{
+	if (!gyre__task_is_cancelled(task))
+		gyre__task_cancel(task);
+	else if (task->shielded)
+		interrupt(task);
+}
+
+/* ------------------------------------------------------ beginning and end -- */
+
+static void run_defers(struct gyre__task *task)
+{
+	struct gyre__defer *defer;
+
+	while ((defer = task->defers)) {
+		task->defers = defer->next;
+		defer->fn(defer->arg);
+	}
+}
+
+static void leave_parent(struct gyre__task *task)
+{
+	struct gyre__task *parent = task->parent;
+
+	if (!parent)
+		return;
+	if (task->child_prev)
+		task->child_prev->child_next = task->child_next;
+	else
+		parent->children = task->child_next;
+	if (task->child_next)
+		task->child_next->child_prev = task->child_prev;
+	if (!parent->children && parent->joins_all)
+		gyre__task_ready(parent);
+}
+
+/* They live on, as the job's. */
+static void leave_children(struct gyre__task *task)
+{
+	struct gyre__task *child;
+
+	for (child = task->children; child; child = child->child_next)
+		child->parent = NULL;
+	task->children = NULL;
+}
+
+/* What is to be told of its end to those who want it. */
+static void tell_joiner(struct gyre__task *task, enum gyre__task_end end, int result)
+{
+	struct gyre__tasks *tasks = task->home;
+	struct gyre__task *joiner = task->joiner;
+	struct gyre__task_slot *slot;
+
+	if (task->handle == GYRE__NO_HANDLE)
+		return;
+	if (joiner) {
+		joiner->joined_end = end;
+		joiner->joined_result = result;
+		joiner->joining = NULL;
+		slot_release(tasks, task->handle);
+		gyre__task_ready(joiner);
+		return;
+	}
+	slot = &tasks->slots[task->handle];
+	slot->owner = task->job;
+	slot->ended = true;
+	slot->end = (uint8_t)end;
+	slot->result = result;
+	slot->parent = task->parent ? task->parent->serial : 0;
+	list_add(tasks, gyre__job_unjoined(task->job), task->handle);
+}
+
+void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
+{
+	struct gyre__tasks *tasks = task->home;
+
+	task->shielded = true;
+	run_defers(task);
+	tell_joiner(task, end, result);
+	leave_children(task);
+	leave_parent(task);
+	if (task->upper_made)
+		tasks->hooks.upper_done(task);
+	gyre__alarms_release(&tasks->alarms);
+	gyre__count(&tasks->counters.live, -UINT64_C(1));
+	task->state = GYRE__TASK_ENDED;
+	gyre__job_task_ended(task->job, task, end, result);	/* the job may be gone now */
+	tasks->ended = task;
+	gyre__fiber_exit_to(&task->fiber, turn_to(tasks, take_turn(tasks)));
+}
+
+static void task_main(void *arg)
+{
+	struct gyre__task *task = arg;
+
+	bury_ended(task->home);
+	gyre__task_finish(task, GYRE__TASK_RETURNED, task->fn(task->arg));
+}
+
+static void join_parent(struct gyre__task *task, struct gyre__task *parent)
+{
+	task->parent = parent;
+	if (!parent)
+		return;
+	task->child_prev = NULL;
+	task->child_next = parent->children;
+	if (parent->children)
+		parent->children->child_prev = task;
+	parent->children = task;
+}
+
+static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct gyre__job *job,
+		      struct gyre__stack *stack)
+{
+	task->home = tasks;
+	task->job = job;
+	task->stack = stack;
+	task->wait = NULL;
+	task->defers = NULL;
+	task->cancel_ns = 0;
+	task->serial = ++tasks->serials;
+	task->handle = GYRE__NO_HANDLE;
+	task->shielded = false;
+	task->joins_all = false;
+	task->upper_made = false;
+	task->children = NULL;
+	task->joiner = task->joining = NULL;
+	gyre__alarm_init(&task->alarm, alarm_due);
+}
+
+struct gyre__task *gyre__task_start(struct gyre__tasks *tasks, struct gyre__job *job,
+				    struct gyre__task *parent, gyre_task_fn *fn, void *arg,
+				    size_t stack_size, struct gyre_task **ret_handle)
+{
+	size_t record = sizeof(struct gyre__task) + tasks->hooks.upper_size;
+	struct gyre__stack *stack;
+	struct gyre__task *task;
+
+	if (!gyre__alarms_reserve(&tasks->alarms))
+		return NULL;
+	stack = gyre__stack_get(&tasks->stacks, stack_size);
+	if (!stack)
+		goto out_alarm;
+	task = (void *)(((uintptr_t)stack - record) & -(uintptr_t)_Alignof(struct gyre__task));
+	task_init(task, tasks, job, stack);
+	if (ret_handle) {
+		task->handle = slot_take(tasks, task);
+		if (task->handle == GYRE__NO_HANDLE)
+			goto out_stack;
+		*ret_handle = handle_of(tasks, task->handle);
+	}
+	task->fn = fn;
+	task->arg = arg;
+	join_parent(task, parent);
+	gyre__fiber_init(&task->fiber, stack->base, (size_t)((char *)task - (char *)stack->base),
+			 task_main, task);
+	gyre__count(&tasks->counters.started, 1);
+	gyre__count(&tasks->counters.live, 1);
+	task->state = GYRE__TASK_READY;
+	ready_push(tasks, task);
+	return task;
+
+out_stack:
+	gyre__stack_put(&tasks->stacks, stack);
+out_alarm:
+	gyre__alarms_release(&tasks->alarms);
+	return NULL;
+}
+
+/* --------------------------------------------------------- all of them -- */
+
+void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
+		      const struct gyre__tasks_config *config)
+{
+	static _Atomic uint32_t last_tag;
+
+	tasks->ring = ring;
+	tasks->hooks = config->hooks;
+	tasks->stall_ns = config->stall_ns;
+	tasks->slots_free = GYRE__NO_HANDLE;
+	/* Relaxed: a number that no other worker has, and nothing else. */
+	tasks->tag = gyre__fetch_add(&last_tag, 1, relaxed) + 1;
+	gyre__stacks_init(&tasks->stacks);
+	tasks->stacks.zero = config->zero;
+	gyre__chunks_init(&tasks->chunks, config->zero);
+}
+
+void gyre__tasks_begin(struct gyre__tasks *tasks, struct gyre__running *running)
+{
+	tasks->running = running;
+	tasks->error = &errno;
+	gyre__fiber_init_thread(&tasks->scheduler);
+}
+
+void gyre__tasks_end(struct gyre__tasks *tasks)
+{
+	GYRE_ASSERT(tasks->jobs_live == 0);
+	GYRE_ASSERT(!tasks->ready_head);
+	gyre__fiber_done(&tasks->scheduler);
+	gyre__stacks_done(&tasks->stacks);
+	gyre__chunks_done(&tasks->chunks);
+	gyre__alarms_done(&tasks->alarms);
+	gyre__free(tasks->slots);
+	tasks->slots = NULL;
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tasks: fibers that belong to a job and to one worker, the queue of those that
+ * are ready, and the place where the others wait.
+ *
+ * A worker's thread turns its ring on its own stack, the *scheduler*. What is
+ * ready runs in the order in which it became so; who waits hands over to the next
+ * of them without going through the scheduler, which gets its turn after
+ * GYRE__TASK_BUDGET switches at the latest. All of it is the owner's, but for
+ * gyre__task_wake(), which any thread may call for a task that waits for it.
+ */
+#ifndef GYRE_WORKERS_TASK_H
+#define GYRE_WORKERS_TASK_H
+
+#include <gyre.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "alarm.h"
+#include "arena.h"
+#include "fiber.h"
+#include "ring/ring.h"
+#include "stack.h"
+
+#define GYRE__TASK_BUDGET	64			/* switches between two turns of the ring */
+#define GYRE__TASKS_MAX		(1u << 22)		/* of one worker: what a handle can tell apart */
+#define GYRE__GRACE_NS		(100 * GYRE__NS_PER_MS)	/* from a task's cancel to the wait that drops it */
+#define GYRE__NO_HANDLE		UINT32_MAX
+
+struct gyre__job;
+struct gyre__task;
+struct gyre__tasks;
+
+/* What runs on a thread just now; in the thread's record, as every public function looks at it. */
+struct gyre__running {
+	struct gyre__task *task;	/* NULL: no task: a plain thread, or the scheduler */
+	struct gyre__arena *arena;	/* of its job */
+};
+
+enum gyre__task_state {
+	GYRE__TASK_READY = 0,		/* in the ready queue */
+	GYRE__TASK_RUNNING,		/* the one that runs */
+	GYRE__TASK_PARKED,		/* waits for what its wait says */
+	GYRE__TASK_ENDED		/* its stack is about to be given back */
+};
+
+/* How a task came to its end. */
+enum gyre__task_end {
+	GYRE__TASK_RETURNED = 0,
+	GYRE__TASK_DROPPED,		/* at a wait after its grace, or with its job */
+	GYRE__TASK_PANICKED
+};
+
+/* What a parked task waits for. On its own stack; for dumps, and for whoever ends it early. */
+struct gyre__wait {
+	const char *what;		/* "gyre_sleep" */
+	/*
+	 * Owner: the task was cancelled. Does what ends the wait early, which is over
+	 * once somebody makes the task ready. NULL: it takes as long as it takes.
+	 */
+	void (*interrupt)(struct gyre__task *task, struct gyre__wait *wait);
+	/*
+	 * Owner: the alarm is due. True: nobody will make the task ready any more, so
+	 * the alarm does; false: somebody is about to. NULL: there is nobody.
+	 */
+	bool (*withdraw)(struct gyre__task *task, struct gyre__wait *wait);
+	uint64_t since_ns;		/* coarse */
+};
+
+struct gyre__defer {
+	struct gyre__defer *next;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+/* The record of a task: on top of its own stack, with room for the upper floor's behind it. */
+struct gyre__task {
+	struct gyre__fiber fiber;
+	struct gyre__tasks *home;
+	struct gyre__job *job;
+	struct gyre__task *next;		/* in the ready queue */
+	gyre_task_fn *fn;
+	void *arg;
+	struct gyre__stack *stack;
+	struct gyre__wait *wait;
+	struct gyre__defer *defers;
+	uint64_t cancel_ns;			/* when its end was asked for; 0: it was not */
+	struct gyre__alarm alarm;		/* of its one wait */
+	uint32_t handle;			/* its slot, or GYRE__NO_HANDLE */
+	uint32_t serial;			/* n-th of its worker */
+	uint8_t state;				/* enum gyre__task_state */
+	bool shielded;				/* runs its defers: they may wait, cancelled or not */
+	bool alarmed;				/* the wait was ended by its alarm */
+	bool joins_all;
+	bool upper_made;			/* upper[] is in use */
+	struct gyre__task *job_next, *job_prev;
+	struct gyre__task *parent;		/* who started it; NULL: the job itself, or it has ended */
+	struct gyre__task *children, *child_next, *child_prev;	/* alive */
+	struct gyre__task *joiner, *joining;
+	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
+	int joined_result;
+	struct gyre__batch far_wake;		/* from another worker or thread */
+	char upper[] GYRE__OWN_LINE;
+};
+
+/* What is left of a task that somebody may join, and how to find one that lives. */
+struct gyre__task_slot {
+	void *owner;			/* while it lives the task, then its job; NULL: free */
+	uint32_t generation;		/* n-th use of the slot */
+	int32_t result;
+	uint32_t next, prev;		/* free: next; ended: in its job's ring of those to be joined */
+	uint32_t parent;		/* ended: serial of who started it, if that one lived then */
+	uint8_t end;			/* enum gyre__task_end */
+	bool ended;
+};
+
+struct gyre__task_counters {
+	_Atomic uint64_t started, live, leftover, stalls;
+	_Atomic uint64_t jobs_started, jobs_finished, jobs_panicked, jobs_cancelled, jobs_running;
+};
+
+/* What the floor above does for tasks, on their worker. */
+struct gyre__task_hooks {
+	size_t upper_size;
+	void (*job_begins)(struct gyre__task *first, struct gyre_job *handle);
+	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
+};
+
+/* All tasks and jobs of one worker. */
+struct gyre__tasks {
+	struct gyre__ring *ring;
+	struct gyre__running *running;		/* of this thread */
+	struct gyre__task *ready_head, *ready_tail;
+	struct gyre__task *ended;		/* whose stack is given back after the switch away from it */
+	uint32_t budget;
+	int *error;				/* this thread's errno, which each task finds as it left it */
+	struct gyre__task_hooks hooks;
+	struct gyre__fiber scheduler;
+	struct gyre__stacks stacks;
+	struct gyre__chunks chunks;
+	struct gyre__alarms alarms;
+	struct gyre__task_slot *slots;
+	uint32_t slots_used, slots_room, slots_free;
+	uint32_t serials;
+	uint32_t tag;				/* in its handles, so that another worker's are told apart */
+	struct gyre__job *jobs;			/* all that live here */
+	uint32_t jobs_live;
+	enum gyre_status end_reason;		/* not GYRE_OK: every job has been told to end, and none starts any more */
+	uint64_t stall_ns;			/* 0: nobody looks */
+	uint64_t since_ns;			/* stall_ns: when the running task began to */
+	_Atomic(gyre_task_fn *) stalled;	/* stall_ns: what runs now, for who asks from outside */
+	_Atomic uint64_t stalled_ns;		/* and since when */
+	struct gyre__task_counters counters;
+};
+
+struct gyre__tasks_config {
+	uint64_t stall_ns;
+	bool zero;				/* no job reads another's bytes */
+	struct gyre__task_hooks hooks;
+};
+
+/* Any thread, before the worker's starts. */
+void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
+		      const struct gyre__tasks_config *config);
+/* The worker's thread, before its first turn. running: in the thread's record. */
+void gyre__tasks_begin(struct gyre__tasks *tasks, struct gyre__running *running);
+/* The same thread, after its last: no task is left, and no memory of theirs. */
+void gyre__tasks_end(struct gyre__tasks *tasks);
+
+/* Runs what is ready, and alarms that are due, for a while. True: something was done. */
+bool gyre__tasks_run(struct gyre__tasks *tasks);
+
+/* ------------------------------------------------------ of the running one -- */
+
+/*
+ * Before a wait. GYRE_OK: it may begin. GYRE_CANCELLED, GYRE_WORKER_DEAD: the
+ * task was cancelled or its worker ends: others have had their turn meanwhile,
+ * and the wait must answer that. Does not return to a task whose grace is over.
+ */
+enum gyre_status gyre__task_may_wait(struct gyre__task *task);
+
+/* Waits until somebody makes it ready. wait: described by the caller, but for since_ns. */
+void gyre__task_park(struct gyre__task *task, struct gyre__wait *wait);
+
+/* The same until at_ns at the latest. False: the time was over first. */
+bool gyre__task_park_until(struct gyre__task *task, struct gyre__wait *wait, uint64_t at_ns);
+
+/* Lets all run that are ready now. */
+void gyre__task_yield(struct gyre__task *task);
+
+/* Runs its defers and leaves it for good. */
+void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
+	__attribute__((__noreturn__));
+
+/* ------------------------------------------------------------- of others -- */
+
+/*
+ * A READY task of job that will run fn(arg). parent may be NULL. NULL: no memory.
+ * With ret_handle it gets a handle, to be joined.
+ */
+struct gyre__task *gyre__task_start(struct gyre__tasks *tasks, struct gyre__job *job,
+				    struct gyre__task *parent, gyre_task_fn *fn, void *arg,
+				    size_t stack_size, struct gyre_task **ret_handle);
+
+/* Owner. The wait of a PARKED task is over. */
+void gyre__task_ready(struct gyre__task *task);
+
+/* Any thread: the same from wherever; ring: whose owner calls, or NULL. Once for each wait. */
+void gyre__task_wake(struct gyre__task *task, struct gyre__ring *ring);
+
+/* Owner. Asks for its end, now. */
+void gyre__task_cancel(struct gyre__task *task);
+/* The same, and even waits of its defers are over: so it is at the end of a drain. */
+void gyre__task_hurry(struct gyre__task *task);
+
+/* For gyre__wait.interrupt: the wait is over at once. */
+void gyre__task_stop_waiting(struct gyre__task *task, struct gyre__wait *wait);
+
+/* The slot that a handle means, if it is one of this worker's and not used up; else NULL. */
+struct gyre__task_slot *gyre__task_find(struct gyre__tasks *tasks, const struct gyre_task *handle);
+
+/* A slot that has ended was joined: its handle means nothing any more. */
+void gyre__task_slot_free(struct gyre__tasks *tasks, struct gyre__task_slot *slot);
+/* The same for all of job that parent has started; parent NULL: for all. */
+void gyre__task_forget_ended(struct gyre__tasks *tasks, struct gyre__job *job,
+			     const struct gyre__task *parent);
+
+/* A waiter (ring/waiter.h) that makes a task ready, on whatever thread it is told. */
+struct gyre__task_waiter {
+	struct gyre__waiter waiter;
+	struct gyre__task *task;
+};
+void gyre__task_waiter_init(struct gyre__task_waiter *waiter, struct gyre__task *task);
+
+static inline bool gyre__task_is_cancelled(const struct gyre__task *task)
+{
+	return task->cancel_ns != 0;
+}
+
+#endif
