@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "context.h"
 #include "ring/sys.h"
 #include "runtime.h"
 
@@ -70,12 +71,14 @@ static void thread_exit(void *value)
 		home_give_up(&self->homes[i]);
 	thread_unlink(self);
 	unlock_threads();
+	gyre__context_drop(self->context);
 	thread_free(self);
 }
 
 /*
  * In a forked child, the lock held: of all threads only this one is left, and it
  * shares its eventfd with its twin in the parent. A new one is made when needed.
+ * The others' contexts stay where they are: one may have been caught in a change.
  */
 static void start_over_in_child(void)
 {

@@ -17,6 +17,7 @@
 #include "ring/batch.h"
 #include "ring/reply.h"
 
+struct gyre__context;
 struct gyre__worker;
 
 /* A thread's place in one runtime. Others read the counts under the list's lock. */
@@ -45,6 +46,8 @@ struct gyre__thread {
 	struct gyre__entry *entries;
 	struct gyre__result *results;
 	gyre__verdict *verdicts;
+
+	struct gyre__context *context;	/* see lib/context.c */
 
 	/* A worker's own thread: whatever calls in there is a prep closure. */
 	struct gyre *runtime;
