@@ -9,6 +9,8 @@
 
 #include "bridge.h"
 #include "durable.h"
+#include "elsewhere.h"
+#include "offload.h"
 #include "ring/ring.h"
 #include "ring/sanitize.h"
 #include "text.h"
@@ -124,6 +126,8 @@ enum gyre_status gyre_dump(struct gyre *rt, int fd)
 	struct gyre__text text = { 0 };
 	enum gyre_status status;
 
+	if (gyre__must_go_elsewhere())
+		return gyre__dump_elsewhere(rt, fd);
 	if (self && gyre__thread_is_in_prep(self))
 		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	status = gyre__runtime_look(__func__, &rt);

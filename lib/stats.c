@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "elsewhere.h"
+#include "offload.h"
 #include "ring/sys.h"
 #include "runtime.h"
 #include "text.h"
@@ -303,6 +305,8 @@ enum gyre_status gyre_stats_write(struct gyre *rt, int fd, enum gyre_format form
 	struct snapshot *snapshot;
 	enum gyre_status status;
 
+	if (gyre__must_go_elsewhere())
+		return gyre__stats_write_elsewhere(rt, fd, format);
 	if (self && gyre__thread_is_in_prep(self))
 		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK,
 				  "a prep closure may not wait, and writing may have to");

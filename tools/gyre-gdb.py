@@ -218,7 +218,7 @@ class Threads:
         inferior = gdb.selected_inferior()
         selected = gdb.selected_thread()
         frame = gdb.selected_frame() if selected is not None else None
-        symbol = static_of("self_value", None)
+        symbol = static_of("gyre__self_value", None)
         for thread in inferior.threads():
             try:
                 handle = int.from_bytes(thread.handle(), "little")

@@ -6,6 +6,8 @@
 
 #include "ring/sys.h"
 
+#define LAST_STACK_SIZE	((size_t)256 << 10)
+
 /* ------------------------------------------------------------- answers -- */
 
 /* On whichever thread: what came of it stands in the handle, and is nobody's to change from here on. */
@@ -287,4 +289,33 @@ void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle)
 	if (deadline_ns != GYRE__NEVER)
 		gyre__alarm_set(&tasks->alarms, &job->alarm, deadline_ns);
 	tasks->hooks.job_begins(job->first, handle);
+}
+
+static void free_last(struct gyre_job *handle)
+{
+	gyre__free(handle->panic);
+	gyre__free(handle);
+}
+
+bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg)
+{
+	struct gyre_job *handle = gyre__zalloc(sizeof(*handle));
+	struct gyre__job *job;
+
+	if (!handle)
+		return false;
+	handle->fn = fn;
+	handle->arg = arg;
+	handle->stack_size = LAST_STACK_SIZE;
+	handle->unref = free_last;
+	job = job_new(tasks, handle);
+	if (!job) {
+		gyre__free(handle);
+		return false;
+	}
+	link_job(job);
+	handle->job = job;
+	if (tasks->end_reason != GYRE_OK)
+		gyre__job_cancel(job, tasks->end_reason);
+	return true;
 }

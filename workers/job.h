@@ -88,6 +88,9 @@ void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle);
 struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
 				void *arg, struct gyre_task **ret_handle);
 
+/* The last job of a worker that ends: its own, whatever else may not begin any more. False: no memory. */
+bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg);
+
 /* Asks all of its tasks to end. reason: what its status will be. */
 void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason);
 

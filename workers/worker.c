@@ -45,6 +45,8 @@ static bool worker_turn(struct gyre__worker *worker)
 	bool did = gyre__ring_turn(&worker->ring);
 
 	did |= end_jobs(worker);
+	if (gyre__unlikely(worker->ring.sealed) && worker->tasks.jobs_live == 0)
+		did |= gyre__locals_end(&worker->tasks);
 	did |= gyre__tasks_run(&worker->tasks);
 	return did;
 }
