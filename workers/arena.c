@@ -214,7 +214,7 @@ void gyre__arena_close(struct gyre__arena *arena)
 /* From the chunk at hand; counts says what of max it takes. NULL: has no room. */
 static void *take(struct gyre__arena *arena, size_t size, size_t align, size_t counts)
 {
-	size_t need = align_up(size, GYRE__ARENA_ALIGN) + RED_ZONE;
+	size_t need = align_up(size ? size : 1, GYRE__ARENA_ALIGN) + RED_ZONE;
 	size_t skip = -(uintptr_t)arena->at & (align - 1);
 	size_t left = (size_t)(chunk_end(arena) - arena->at);
 	char *ptr = arena->at + skip;
@@ -269,9 +269,7 @@ void *gyre__arena_alloc_slow(struct gyre__arena *arena, size_t size, size_t alig
 		return NULL;
 	if (align < GYRE__ARENA_ALIGN)
 		align = GYRE__ARENA_ALIGN;
-	if (size == 0)
-		size = 1;
-	counts = align_up(size, GYRE__ARENA_ALIGN);
+	counts = align_up(size ? size : 1, GYRE__ARENA_ALIGN);
 	if (counts < align)
 		counts = align;
 	if (counts > room)
