@@ -637,6 +637,42 @@ TEST(one_put_in_64_looks_and_trims_what_was_used_deeply)
 	gyre__stacks_done(&stacks);
 }
 
+static void put_often(struct gyre__stacks *stacks, size_t depth, unsigned times)
+{
+	struct gyre__stack *stack;
+
+	while (times-- > 0) {
+		stack = gyre__stack_get(stacks, USUAL);
+		use(stack, depth);
+		gyre__stack_put(stacks, stack);
+	}
+}
+
+TEST(looks_become_rare_while_they_find_nothing_new)
+{
+	struct gyre__stacks stacks;
+	unsigned every, looks = 1;
+
+	gyre__fault_install();
+	gyre__stacks_init(&stacks);
+	put_often(&stacks, KIB, GYRE__STACK_LOOK_EVERY);
+	for (every = GYRE__STACK_LOOK_EVERY; every <= GYRE__STACK_LOOK_EVERY_MAX; every *= 2) {
+		test_row("every %u", every);
+		expect_eq(gyre__fault_count(GYRE__FAULT_mincore), looks++);
+		put_often(&stacks, KIB, every);
+	}
+	expect_eq(gyre__fault_count(GYRE__FAULT_mincore), looks);
+	put_often(&stacks, KIB, 2 * GYRE__STACK_LOOK_EVERY_MAX);
+	expect_eq(gyre__fault_count(GYRE__FAULT_mincore), looks + 2);
+	/* What is deeper than ever brings them back, and so does what is trimmed. */
+	put_often(&stacks, 40 * KIB, GYRE__STACK_LOOK_EVERY_MAX);
+	expect_eq(gyre__fault_count(GYRE__FAULT_mincore), looks + 3);
+	put_often(&stacks, 40 * KIB, 5 * GYRE__STACK_LOOK_EVERY);
+	expect_eq(gyre__fault_count(GYRE__FAULT_mincore), looks + 8);
+	gyre__stacks_done(&stacks);
+	gyre__fault_remove();
+}
+
 TEST(a_large_stack_is_looked_at_to_its_depth)
 {
 	static const size_t depths[] = { 4 * KIB, 900 * KIB, 2 * MIB, 9 * MIB, 32 * MIB };
@@ -738,6 +774,31 @@ TEST(a_pool_that_clears_shows_nobody_what_another_has_left)
 	check_zero(&stacks, 2 * MIB, 10);
 	check_zero(&stacks, 32 * MIB, 1);
 	gyre__stacks_done(&stacks);
+}
+
+TEST(a_pool_that_clears_keeps_what_is_usually_used)
+{
+	static const struct { size_t used, stays; } rows[] = {
+		{ 1, 4 }, { 6, 8 }, { 12, 16 }, { 40, 16 }, { 64, 16 },
+	};
+	struct gyre__stacks stacks;
+	struct gyre__stack *stack;
+	unsigned i, k;
+
+	for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		test_row("%zu KiB", rows[i].used);
+		gyre__stacks_init(&stacks);
+		stacks.zero = true;
+		for (k = 0; k < GYRE__STACK_LOOK_EVERY + 10; k++) {
+			stack = gyre__stack_get(&stacks, USUAL);
+			fill(stack, rows[i].used * KIB);
+			gyre__stack_put(&stacks, stack);
+			if (k == 0)
+				expect_eq(in_memory(stack, USUAL), PAGE);
+		}
+		expect_eq(in_memory(stack, USUAL), rows[i].stays * KIB);
+		gyre__stacks_done(&stacks);
+	}
 }
 
 TEST(it_clears_by_hand_what_the_kernel_does_not_take_back)
