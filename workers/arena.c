@@ -171,7 +171,7 @@ static void enter_chunk(struct gyre__arena *arena, struct gyre__chunk *chunk)
 	arena->slack = 0;
 	chunk->next = arena->chunks;
 	arena->chunks = chunk;
-	arena->start = arena->at = chunk->data;
+	arena->start = arena->at = chunk->data + RED_ZONE;
 	set_end(arena);
 }
 
@@ -231,7 +231,8 @@ static void *take(struct gyre__arena *arena, size_t size, size_t align, size_t c
 /* A chunk of its own; the one at hand stays in use. */
 static void *take_own(struct gyre__arena *arena, size_t size, size_t align, size_t counts)
 {
-	struct gyre__chunk *chunk = chunk_make(sizeof(*chunk) + size + align, GYRE__CHUNK_CLASSES);
+	struct gyre__chunk *chunk = chunk_make(sizeof(*chunk) + RED_ZONE + size + align,
+					       GYRE__CHUNK_CLASSES);
 	char *ptr;
 
 	if (!chunk)
@@ -241,7 +242,7 @@ static void *take_own(struct gyre__arena *arena, size_t size, size_t align, size
 	arena->chunks->next = chunk;
 	arena->used += counts;
 	set_end(arena);
-	ptr = (char *)align_up((uintptr_t)chunk->data, align);
+	ptr = (char *)align_up((uintptr_t)chunk->data + RED_ZONE, align);
 	show(ptr, size);
 	return ptr;
 }
@@ -277,7 +278,7 @@ void *gyre__arena_alloc_slow(struct gyre__arena *arena, size_t size, size_t alig
 	ptr = take(arena, size, align, counts);
 	if (ptr)
 		return ptr;
-	class = next_class(arena, sizeof(*chunk) + counts + align + RED_ZONE);
+	class = next_class(arena, sizeof(*chunk) + counts + align + 2 * RED_ZONE);
 	if (class == GYRE__CHUNK_CLASSES)
 		return take_own(arena, size, align, counts);
 	chunk = chunk_get(arena->cache, class);
