@@ -1366,6 +1366,189 @@ FACT(a_page_that_is_wiped_on_fork_reads_zero_in_a_child,
 	munmap(page, 4096);
 }
 
+/* ---------------------------------------------------------------- memory -- */
+
+#define PAGES	64
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL	102	/* Linux 6.13 */
+#endif
+
+/* As stacks are mapped, without access around it: nothing beside it becomes part of it. */
+static char *map_pages(size_t page)
+{
+	char *ptr = mmap(NULL, (PAGES + 2) * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	expect(ptr != MAP_FAILED);
+	expect(mmap(ptr + page, PAGES * page, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK | MAP_FIXED, -1, 0) ==
+	       ptr + page);
+	madvise(ptr + page, PAGES * page, MADV_NOHUGEPAGE);
+	return ptr + page;
+}
+
+static void unmap_pages(char *ptr, size_t page)
+{
+	expect_eq(munmap(ptr - page, (PAGES + 2) * page), 0);
+}
+
+/* How many mappings lie in [from, from + len). */
+static unsigned mappings_within(const char *from, size_t len)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	unsigned long start, end;
+	unsigned count = 0;
+	char line[512];
+
+	expect(file);
+	while (fgets(line, sizeof(line), file)) {
+		expect_eq(sscanf(line, "%lx-%lx", &start, &end), 2);
+		count += start >= (uintptr_t)from && end <= (uintptr_t)from + len;
+	}
+	fclose(file);
+	return count;
+}
+
+static bool is_in_memory(char *ptr)
+{
+	unsigned char vec;
+
+	expect_eq(mincore(ptr, 1, &vec), 0);
+	return vec & 1;
+}
+
+/* Whether the kernel can read there: no access is an errno, and no signal. */
+static bool is_readable(const char *ptr)
+{
+	struct test_pipe pipe = test_pipe();
+	bool readable = write(pipe.w, ptr, 1) == 1;
+
+	expect(readable || errno == EFAULT);
+	test_pipe_close(&pipe);
+	return readable;
+}
+
+/* In every fourth page one. */
+static void install_guards(char *ptr, size_t page)
+{
+	unsigned i;
+
+	for (i = 0; i < PAGES; i += 4)
+		if (madvise(ptr + i * page, page, MADV_GUARD_INSTALL) < 0) {
+			expect_eq(errno, EINVAL);
+			test_skip("this kernel has no MADV_GUARD_INSTALL, and says EINVAL");
+		}
+}
+
+FACT(a_guard_is_refused_with_EINVAL_or_keeps_out_and_splits_no_mapping,
+     "make_guard() in workers/stack.c: more stacks than there may be mappings")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr = map_pages(page);
+	unsigned i;
+
+	install_guards(ptr, page);
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_readable(ptr + i * page), i % 4 != 0);
+	expect_eq(mappings_within(ptr, PAGES * page), 1);
+	unmap_pages(ptr, page);
+}
+
+FACT(a_guard_outlives_what_is_given_back_around_it,
+     "workers/stack.c: a stack that is given back and taken again is guarded as before")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr = map_pages(page);
+	unsigned i;
+
+	install_guards(ptr, page);
+	expect_eq(madvise(ptr, PAGES * page, MADV_DONTNEED), 0);
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_readable(ptr + i * page), i % 4 != 0);
+	unmap_pages(ptr, page);
+}
+
+FACT(a_page_lies_in_memory_from_its_first_use_until_it_is_given_back,
+     "look() in workers/stack.c: it takes the lowest such page for the depth of a stack")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr = map_pages(page);
+	unsigned i;
+
+	for (i = 0; i < PAGES; i += 3)
+		ptr[i * page + 17] = 1;
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_in_memory(ptr + i * page), i % 3 == 0);
+	expect_eq(madvise(ptr, PAGES / 2 * page, MADV_DONTNEED), 0);
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_in_memory(ptr + i * page), i >= PAGES / 2 && i % 3 == 0);
+	unmap_pages(ptr, page);
+}
+
+FACT(what_was_given_back_reads_zero,
+     "clear() in workers/stack.c: no job finds in a stack what another has left there")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), i;
+	char *ptr = map_pages(page);
+
+	memset(ptr, 0xee, PAGES * page);
+	expect_eq(madvise(ptr, PAGES * page, MADV_DONTNEED), 0);
+	for (i = 0; i < PAGES * page; i++)
+		expect_eq(ptr[i], 0);
+	unmap_pages(ptr, page);
+}
+
+FACT(memory_that_is_locked_is_not_given_back_and_says_EINVAL,
+     "clear() and push_cold() in workers/stack.c: they clear it by hand")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr;
+
+	if (TEST_UNDER_SANITIZER)
+		test_skip("a sanitizer locks no memory");
+	ptr = map_pages(page);
+	*ptr = 1;
+	if (mlock(ptr, page) < 0)
+		test_skip("this machine allows no locked memory");
+	expect_eq(madvise(ptr, page, MADV_DONTNEED), -1);
+	expect_eq(errno, EINVAL);
+	expect_eq(*ptr, 1);
+	expect_eq(madvise(ptr, page, MADV_GUARD_INSTALL), -1);
+	expect_eq(errno, EINVAL);
+	unmap_pages(ptr, page);
+}
+
+static void spend_mappings(void *arg)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), len = (size_t)*(unsigned *)arg * 2 * page, at;
+	char *ptr = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	expect(ptr != MAP_FAILED);
+	for (at = page; at < len; at += 2 * page)
+		if (mprotect(ptr + at, page, PROT_NONE) < 0)
+			break;
+	expect_lt(at, len);
+	expect_eq(errno, ENOMEM);
+}
+
+FACT(a_guard_that_would_be_one_mapping_too_many_says_ENOMEM,
+     "make_guard() in workers/stack.c: there is no stack without one")
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned limit = 0;
+
+	if (file) {
+		expect_eq(fscanf(file, "%u", &limit), 1);
+		fclose(file);
+	}
+	if (limit == 0 || limit > 100000)
+		test_skip("the limit of mappings is unknown or far away");
+	if (TEST_UNDER_SANITIZER)
+		test_skip("a sanitizer falls over at that limit");
+	test_in_child(spend_mappings, &limit);
+}
+
 TEST(architecture_lists_each_of_these_facts)
 {
 	const char *dir = getenv("GYRE_TEST_SRCDIR");
