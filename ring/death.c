@@ -15,6 +15,7 @@
 #include <errno.h>
 
 #include "failed.h"
+#include "stream.h"
 #include "sys.h"
 
 #define HOPELESS_PAUSE_NS	GYRE__NS_PER_S
@@ -80,6 +81,10 @@ static void bury(struct gyre__ring *ring, struct gyre__op *op, gyre__verdict ver
 		bury_call(ring, op, verdict);
 		return;
 	}
+	if (op->stream) {
+		gyre__stream_bury(ring, op, gyre__verdict_effect(verdict) != GYRE_EFFECT_NONE);
+		return;
+	}
 	gyre__op_put(&ring->table, op, !left);
 	if (left)
 		gyre__buffer_row_unref(row);
@@ -107,6 +112,7 @@ static void bury_all(struct gyre__ring *ring, uint32_t consumed)
 			gyre__ring_finish_chain(ring, op);
 	}
 	GYRE_ASSERT(ring->table.live == 0);
+	gyre__streams_bury(ring);
 }
 
 /* What waits was never seen by the kernel; its callers may try elsewhere at once. */
@@ -147,6 +153,7 @@ void gyre__ring_die(struct gyre__ring *ring, int error)
 	}
 	gyre__ring_run_held(ring);
 	GYRE_ASSERT(!ring->held.head);
+	gyre__streams_tell(ring);
 	gyre__store(&ring->counters.inflight, 0, relaxed);
 	gyre__ring_flush_wakes(ring);
 }
