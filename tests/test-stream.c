@@ -444,6 +444,37 @@ TEST(poll_without_memory_says_more_in_one_result)
 	gyre__fault_remove();
 }
 
+/* While no cancel finds a place, the kernel goes on: so does the FIFO, up to its bound. */
+TEST(a_fifo_that_is_full_to_its_bound_says_more_in_one_result)
+{
+	struct gyre__ring *ring = ring_open_with(4, 4);
+	struct test_pipe pipe = test_pipe();
+	struct gyre__op *taken[GYRE__RING_RESERVED];
+	struct consumer consumer;
+	unsigned count, i;
+	char byte;
+
+	stream_open(ring, &consumer, prep_poll, &pipe.r, 0);
+	for (count = 0; gyre__op_table_library_room(&ring->table) > 0; count++)
+		taken[count] = gyre__op_get(&ring->table, true);
+	for (i = 0; i < 2 * consumer.stream.max; i++) {
+		expect_eq(write(pipe.w, "x", 1), 1);
+		gyre__ring_turn(ring);
+		expect_eq(read(pipe.r, &byte, 1), 1);
+	}
+	expect_eq(consumer.stream.count, consumer.stream.max);
+	expect_eq(consumer.stream.state, GYRE__STREAM_PAUSING);
+	for (i = 0; i < count; i++) {
+		gyre__op_set_state(taken[i], GYRE__OP_DONE);
+		gyre__op_put(&ring->table, taken[i], true);
+	}
+	turn_until(ring, consumer.stream.state == GYRE__STREAM_RESTING);
+	expect(!consumer.stream.lost);
+	stream_close(ring, &consumer);
+	test_pipe_close(&pipe);
+	ring_end(ring);
+}
+
 /* -------------------------------------------------- receiving, reading -- */
 
 #define MESSAGES	100
