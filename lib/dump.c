@@ -13,6 +13,7 @@
 #include "offload.h"
 #include "ring/ring.h"
 #include "ring/sanitize.h"
+#include "ring/stream.h"
 #include "text.h"
 
 static const char *const phase_names[] = {
@@ -48,6 +49,28 @@ static void dump_op(struct gyre__text *text, const struct gyre__ring *ring,
 	gyre__text_add(text, "\n");
 }
 
+/* All of them, with or without an op in flight. */
+static void dump_streams(struct gyre__text *text, const struct gyre__ring *ring)
+{
+	const struct gyre__list *all = &ring->streams.all;
+	struct gyre__list *member;
+
+	for (member = all->next; member && member != all; member = member->next) {
+		const struct gyre__stream *stream = gyre__stream_of_all(member);
+
+		gyre__text_add(text, "  stream %s fd %d: %s, %" PRIu32 " results not taken",
+			       gyre__opcode_name(stream->sqe.opcode), stream->sqe.fd,
+			       gyre__stream_state_name((enum gyre__stream_state)stream->state),
+			       stream->count);
+		if (stream->op != GYRE__NO_SLOT)
+			gyre__text_add(text, ", op %" PRIu32, stream->op);
+		if (stream->buffers)
+			gyre__text_add(text, ", %" PRIu32 " of %" PRIu32 " buffers free",
+				       stream->given - stream->used, stream->buffers);
+		gyre__text_add(text, "\n");
+	}
+}
+
 static void dump_waiting(struct gyre__text *text, const struct gyre__ring *ring)
 {
 	const struct gyre__batch *batch;
@@ -72,9 +95,11 @@ static void dump_ring(struct gyre__text *text, const struct gyre__ring *ring)
 		const struct gyre__op *op = &ring->table.ops[i];
 
 		/* Of the library's own, only those that hold somebody's buffer are news. */
-		if (op->state != GYRE__OP_FREE && (op->batch || op->state == GYRE__OP_LEFT))
+		if (op->state != GYRE__OP_FREE &&
+		    (op->batch || op->stream || op->state == GYRE__OP_LEFT))
 			dump_op(text, ring, op, now_ns);
 	}
+	dump_streams(text, ring);
 	dump_waiting(text, ring);
 }
 

@@ -316,7 +316,8 @@ has left. Ops that wait for room have no slot yet."""
         name = text(worker["name"])
         ring = worker["ring"]
         for slot, op in live_ops(ring):
-            if number(op["batch"]) or self.states.get(number(op["state"])) == "left":
+            if number(op["batch"]) or number(op["stream"]) or \
+                    self.states.get(number(op["state"])) == "left":
                 try:
                     print("  %s op %d: %s" % (name, slot, ", ".join(self.words(ring, op))))
                 except gdb.MemoryError as error:
