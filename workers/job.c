@@ -108,6 +108,46 @@ static void finish(struct gyre__job *job)
 	tell(handle, tasks->ring);
 }
 
+void gyre__job_hold(struct gyre__job *job, struct gyre__held *held,
+		    void (*release)(struct gyre__held *held))
+{
+	held->job = job;
+	held->release = release;
+	held->prev = NULL;
+	held->next = job->held;
+	if (job->held)
+		job->held->prev = held;
+	job->held = held;
+}
+
+void gyre__job_let_go(struct gyre__held *held)
+{
+	if (held->prev)
+		held->prev->next = held->next;
+	else
+		held->job->held = held->next;
+	if (held->next)
+		held->next->prev = held->prev;
+}
+
+void gyre__job_may_finish(struct gyre__job *job)
+{
+	if (job->live == 0 && !job->held)
+		finish(job);
+}
+
+/* Its last task has left; what it still holds is told to go. */
+static void end_job(struct gyre__job *job)
+{
+	struct gyre__held *held, *next;
+
+	for (held = job->held; held; held = next) {
+		next = held->next;
+		held->release(held);
+	}
+	gyre__job_may_finish(job);
+}
+
 static void cancel_tasks(struct gyre__job *job)
 {
 	struct gyre__task *task;
@@ -167,7 +207,7 @@ void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
 		cancel_tasks(job);
 	}
 	if (job->live == 0)
-		finish(job);
+		end_job(job);
 }
 
 /* ----------------------------------------------------------- beginning -- */

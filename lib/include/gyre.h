@@ -1022,6 +1022,25 @@ void gyre_panic(const char *format, ...)
 
 /* Since: 0.1 */
 const char *gyre_last_panic(void);
+/* Since: 0.1 */
+struct gyre_stream;
+
+/* Since: 0.1 */
+enum gyre_status gyre_stream_open(gyre_prep_fn *prep, void *arg, struct gyre_stream **ret);
+
+/* Since: 0.1 */
+enum gyre_status gyre_stream_next(struct gyre_stream *stream, int *ret_res, uint32_t *ret_cqe_flags);
+
+/* Since: 0.1 */
+enum gyre_status gyre_stream_open_buffers(gyre_prep_fn *prep, void *arg, size_t buffer_size,
+					  unsigned buffers, struct gyre_stream **ret);
+
+/* Since: 0.1 */
+const void *gyre_stream_data(struct gyre_stream *stream);
+
+/* Since: 0.1 */
+void gyre_stream_close(struct gyre_stream *stream);
+
 /* ------------------------------------------------------- worker locals -- */
 
 /* Since: 0.1 */
