@@ -543,12 +543,15 @@ TEST(many_stacks_live_at_once_and_give_their_memory_back)
 	used = statm(1) - before;
 	space = statm(0);
 	expect_ge(used, count * PAGE);
-	expect_lt(used, count * PAGE + count * PAGE / 4);
-	expect_lt(mappings(), maps + count / 400 + 16);
+	if (!TEST_UNDER_SANITIZER)	/* which has a shadow of it */
+		expect_lt(used, count * PAGE + count * PAGE / 4);
+	if (!TEST_UNDER_SANITIZER)
+		expect_lt(mappings(), maps + count / 400 + 16);
 	for (i = 0; i < count; i++)
 		gyre__stack_put(&stacks, stack[i]);
 	after = statm(1) - before;
-	expect_lt(after, 4 * MIB + GYRE__STACKS_HOT_MAX * PAGE);
+	if (!TEST_UNDER_SANITIZER)
+		expect_lt(after, 4 * MIB + GYRE__STACKS_HOT_MAX * PAGE);
 	/* And again, with some of what was given back. */
 	count = GYRE__STACKS_HOT_MAX + 1000;
 	get_many(&stacks, stack, count);
@@ -720,6 +723,8 @@ static void expect_zero(const struct gyre__stack *stack)
 {
 	const char *at = stack->base;
 
+	if (*at == 0 && memcmp(at, at + 1, usable(stack) - 1) == 0)
+		return;
 	for (; at < (const char *)stack; at++)
 		if (*at)
 			test_fail("%zu bytes below the record lies %02x", (size_t)((const char *)stack - at),
@@ -771,8 +776,9 @@ TEST(a_pool_that_clears_shows_nobody_what_another_has_left)
 	stacks.zero = true;
 	check_zero(&stacks, 16 * KIB, 3);
 	check_zero(&stacks, USUAL, 300);
-	check_zero(&stacks, 2 * MIB, 10);
-	check_zero(&stacks, 32 * MIB, 1);
+	check_zero(&stacks, 2 * MIB, TEST_UNDER_SANITIZER ? 2 : 10);
+	if (!TEST_UNDER_SANITIZER)
+		check_zero(&stacks, 32 * MIB, 1);
 	gyre__stacks_done(&stacks);
 }
 
