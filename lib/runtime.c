@@ -9,6 +9,7 @@
 
 #include "buffer.h"
 #include "durable.h"
+#include "dump.h"
 #include "jobs.h"
 #include "offload.h"
 #include "ring/probe.h"
@@ -208,7 +209,8 @@ static enum gyre_status start_crew(struct gyre *rt)
 			.stall_ns = settings->stall_ns,
 			.zero = settings->flags & GYRE_ZERO_ARENAS,
 			.hooks = { GYRE__THREAD_TASK_SIZE, gyre__jobs_begin_one,
-				   gyre__is_circle, gyre__thread_task_done },
+				   gyre__is_circle, gyre__thread_task_done,
+				   gyre__dump_outlasting },
 		},
 	};
 	const char *step;
@@ -447,6 +449,7 @@ static void add_tasks(struct gyre__tasks *tasks, struct gyre_stats *stats)
 {
 	struct gyre__task_counters *counters = &tasks->counters;
 	uint64_t arena_max = gyre__load(&tasks->chunks.bytes_max, relaxed);
+	uint64_t stack_max = gyre__load(&tasks->stacks.high_water, relaxed);
 
 	stats->jobs_started += gyre__load(&counters->jobs_started, relaxed);
 	stats->jobs_finished += gyre__load(&counters->jobs_finished, relaxed);
@@ -460,6 +463,8 @@ static void add_tasks(struct gyre__tasks *tasks, struct gyre_stats *stats)
 	stats->arena_bytes += gyre__load(&tasks->chunks.bytes, relaxed);
 	if (stats->arena_bytes_max < arena_max)
 		stats->arena_bytes_max = arena_max;
+	if (stats->stack_bytes_max < stack_max)
+		stats->stack_bytes_max = stack_max;
 	stats->stacks_live += gyre__load(&tasks->stacks.live, relaxed);
 	stats->stacks_cached += gyre__load(&tasks->stacks.cached, relaxed);
 }

@@ -129,6 +129,7 @@ struct gyre__task_hooks {
 	/* Does the end of target wait for that of task, through joins and jobs? */
 	bool (*is_circle)(const struct gyre__task *target, const struct gyre__task *task);
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
+	void (*outlasting)(struct gyre__tasks *tasks);	/* what lives is about to be cancelled: the drain is over */
 };
 
 /* All tasks and jobs of one worker. */
@@ -156,6 +157,7 @@ struct gyre__tasks {
 	uint64_t since_ns;			/* stall_ns: when the running task began to */
 	_Atomic(gyre_task_fn *) stalled;	/* stall_ns: what runs now, for who asks from outside */
 	_Atomic uint64_t stalled_ns;		/* and since when */
+	char *outlasted;			/* what outlasting() has written down; freed with the worker */
 	struct gyre__task_counters counters;
 };
 

@@ -34,6 +34,7 @@ static bool end_jobs(struct gyre__worker *worker)
 	if (gyre__likely(worker->ring.phase < GYRE__RING_CANCELLING) ||
 	    worker->tasks.end_reason != GYRE_OK)
 		return false;
+	worker->tasks.hooks.outlasting(&worker->tasks);
 	gyre__jobs_end(&worker->tasks, worker->ring.phase == GYRE__RING_CANCELLING ?
 		       GYRE_CANCELLED : GYRE_WORKER_DEAD);
 	return true;

@@ -1170,6 +1170,7 @@ struct gyre_stats {
 	uint64_t durable_by_ring;	/* by the same through a worker's ring, */
 	uint64_t durable_by_group;	/* and by a write and a flush that can be shared */
 	uint64_t durable_failed_files;	/* now: since a flush of theirs has failed */
+	uint64_t stack_bytes_max;	/* deepest use of a task's stack that was seen; not each is looked at */
 };
 
 /*
