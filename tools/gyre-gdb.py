@@ -218,7 +218,7 @@ class Threads:
         inferior = gdb.selected_inferior()
         selected = gdb.selected_thread()
         frame = gdb.selected_frame() if selected is not None else None
-        symbol = static_of("gyre__self_value", None)
+        symbol = gdb.lookup_global_symbol("gyre__self_value")
         for thread in inferior.threads():
             try:
                 handle = int.from_bytes(thread.handle(), "little")
@@ -228,7 +228,7 @@ class Threads:
             if symbol is not None:
                 thread.switch()
                 try:
-                    record = number(symbol.value(gdb.newest_frame()))
+                    record = number(symbol.value())
                 except (gdb.error, TypeError):
                     continue
                 if record:
