@@ -18,6 +18,8 @@
 #include <sys/mman.h>
 
 #include "bridge.h"
+#include "elsewhere.h"
+#include "offload.h"
 #include "ring/buffers.h"
 #include "ring/fork.h"
 #include "ring/ring.h"
@@ -299,8 +301,11 @@ static enum gyre_status buffer_get(struct gyre__thread *self, struct gyre *rt, s
 enum gyre_status gyre_buffer_get(struct gyre *rt, size_t len, struct gyre_buffer **ret)
 {
 	struct gyre__thread *self;
-	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+	enum gyre_status status;
 
+	if (gyre__must_go_elsewhere())
+		return gyre__buffer_get_elsewhere(rt, len, ret);
+	status = gyre__runtime_enter(__func__, &rt, &self);
 	if (status != GYRE_OK)
 		return status;
 	if (!ret)

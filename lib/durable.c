@@ -25,7 +25,9 @@
 #include <sys/sysmacros.h>
 
 #include "bridge.h"
+#include "elsewhere.h"
 #include "method.h"
+#include "offload.h"
 #include "text.h"
 
 #define PIECE_MAX	((size_t)0x7ffff000)	/* what one system call moves at most */
@@ -428,11 +430,15 @@ static int sync_call(struct gyre *rt, int fd, bool full, const char *function)
 
 int gyre_fsync(struct gyre *rt, int fd)
 {
+	if (gyre__must_go_elsewhere())
+		return gyre__fsync_elsewhere(rt, fd);
 	return sync_call(rt, fd, true, __func__);
 }
 
 int gyre_fdatasync(struct gyre *rt, int fd)
 {
+	if (gyre__must_go_elsewhere())
+		return gyre__fdatasync_elsewhere(rt, fd);
 	return sync_call(rt, fd, false, __func__);
 }
 
@@ -729,9 +735,12 @@ ssize_t gyre_write_durable(struct gyre *rt, int fd, const void *buf, size_t len,
 {
 	struct party party = { .function = __func__, .fd = fd, .buf = buf, .len = len,
 			       .offset = offset };
-	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &party.self);
+	enum gyre_status status;
 	ssize_t res;
 
+	if (gyre__must_go_elsewhere())
+		return gyre__write_durable_elsewhere(rt, fd, buf, len, offset);
+	status = gyre__runtime_enter(__func__, &rt, &party.self);
 	if (gyre__unlikely(status != GYRE_OK))
 		return gyre_status_errno(status);
 	party.rt = rt;
@@ -765,9 +774,12 @@ static int doom_before_reset(struct gyre__durable *durable, int fd)
 int gyre_durable_reset(struct gyre *rt, int fd)
 {
 	struct gyre__thread *self;
-	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+	enum gyre_status status;
 	int rc;
 
+	if (gyre__must_go_elsewhere())
+		return gyre__durable_reset_elsewhere(rt, fd);
+	status = gyre__runtime_enter(__func__, &rt, &self);
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
 	lock(rt->durable);

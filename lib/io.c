@@ -4,7 +4,8 @@
  *
  * On a thread that may block, one plain operation without a time-out is the
  * plain system call in that thread: it has been measured to be no worse, always,
- * as the thread is there anyway. GYRE_ROUTE=ring sends them all to a worker.
+ * as the thread is there anyway. GYRE_ROUTE=ring sends them all to a worker. In a
+ * task all go to the ring but for a read that the page cache holds.
  * Each call is described once, in a struct from which either way is taken.
  */
 #define _GNU_SOURCE
@@ -17,6 +18,8 @@
 
 #include "bridge.h"
 #include "durable.h"
+#include "elsewhere.h"
+#include "offload.h"
 #include "ring/ring.h"
 
 #define RW_COUNT_MAX	((size_t)0x7ffff000)	/* what read(2) and write(2) move at most */
@@ -43,7 +46,49 @@ struct io_kind {
 	gyre_prep_fn *prep;
 	ssize_t (*here)(const struct io_call *call);
 	int (*check)(const struct io_call *call);	/* for the ring only; 0 or a negative errno */
+	bool cached;			/* the page cache may have it */
 };
+
+/* A hint to poll for completions, which a ring that is made to sleep cannot take. */
+static int without_hints(int rw_flags)
+{
+	return rw_flags & ~RWF_HIPRI;
+}
+
+/*
+ * In a task: whatever may block goes to the ring. What the page cache holds cannot,
+ * but only a try shows whether it does; and a read past the page cache must not
+ * even be tried, as it is waited for.
+ */
+static bool read_from_cache(const struct io_call *call, ssize_t *ret_res)
+{
+	struct iovec one = { call->buf, call->len };
+	size_t len = call->len;
+	ssize_t res;
+	int i;
+
+	if (!gyre__thread_reads_cache(call->fd))
+		return false;
+	if (call->iov)
+		for (i = 0, len = 0; i < call->iovcnt; i++)
+			len += call->iov[i].iov_len;
+	res = gyre__sys->preadv2(call->fd, call->iov ? call->iov : &one, call->iov ? call->iovcnt : 1,
+				 call->offset, without_hints(call->flags) | RWF_NOWAIT);
+	if (res == -EOPNOTSUPP)
+		gyre__thread_note_no_cache(call->fd);
+	if (res == -EOPNOTSUPP || res == -EAGAIN || (res > 0 && (size_t)res < len))
+		return false;		/* or the rest of it is not there */
+	*ret_res = res;
+	return true;
+}
+
+static bool runs_here(const struct gyre__thread *self, const struct gyre *rt,
+		      const struct io_call *call)
+{
+	if (gyre__likely(!self->task))
+		return rt->route != GYRE__ROUTE_RING || call->trivial;
+	return rt->route == GYRE__ROUTE_CALLER || call->trivial;
+}
 
 static ssize_t run(struct gyre__thread *self, struct gyre *rt, const struct io_kind *kind,
 		   struct io_call *call)
@@ -52,9 +97,14 @@ static ssize_t run(struct gyre__thread *self, struct gyre *rt, const struct io_k
 	ssize_t res = 0;
 
 	gyre__count(&home->calls, 1);
-	if (gyre__likely(rt->route != GYRE__ROUTE_RING) || call->trivial) {
+	if (gyre__likely(runs_here(self, rt, call))) {
 		gyre__count(&home->calls_in_caller, 1);
 		res = kind->here(call);
+		gyre__thread_succeed(self);
+		return res;
+	}
+	if (kind->cached && rt->route == GYRE__ROUTE_AUTO && read_from_cache(call, &res)) {
+		gyre__count(&home->calls_in_caller, 1);
 		gyre__thread_succeed(self);
 		return res;
 	}
@@ -109,12 +159,6 @@ static int check_offset(const struct io_call *call)
 	return S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || (st.st_mode & S_IFMT) == 0 ? -ESPIPE : 0;
 }
 
-/* A hint to poll for completions, which a ring that is made to sleep cannot take. */
-static int without_hints(int rw_flags)
-{
-	return rw_flags & ~RWF_HIPRI;
-}
-
 static int check_vector(const struct io_call *call)
 {
 	if (call->iovcnt < 0 || call->iovcnt > IOV_MAX || call->offset < -1)
@@ -158,10 +202,10 @@ static ssize_t here_pwrite(const struct io_call *call)
 	return gyre__sys->pwrite(call->fd, call->buf, call->len, call->offset);
 }
 
-static const struct io_kind kind_read = { prep_read, here_read, NULL };
-static const struct io_kind kind_write = { prep_write, here_write, NULL };
-static const struct io_kind kind_pread = { prep_read, here_pread, check_offset };
-static const struct io_kind kind_pwrite = { prep_write, here_pwrite, check_offset };
+static const struct io_kind kind_read = { prep_read, here_read, NULL, false };
+static const struct io_kind kind_write = { prep_write, here_write, NULL, false };
+static const struct io_kind kind_pread = { prep_read, here_pread, check_offset, true };
+static const struct io_kind kind_pwrite = { prep_write, here_pwrite, check_offset, false };
 
 /* Again and again: a descriptor with O_NONBLOCK is waited for. */
 static ssize_t call_and_wait(struct gyre *rt, const struct io_kind *kind, struct io_call *call,
@@ -238,8 +282,8 @@ static ssize_t here_pwritev2(const struct io_call *call)
 	return gyre__sys->pwritev2(call->fd, call->iov, call->iovcnt, call->offset, call->flags);
 }
 
-static const struct io_kind kind_preadv2 = { prep_readv, here_preadv2, check_vector };
-static const struct io_kind kind_pwritev2 = { prep_writev, here_pwritev2, check_vector };
+static const struct io_kind kind_preadv2 = { prep_readv, here_preadv2, check_vector, true };
+static const struct io_kind kind_pwritev2 = { prep_writev, here_pwritev2, check_vector, false };
 
 ssize_t gyre_preadv2(struct gyre *rt, int fd, const struct iovec *iov, int iovcnt, off_t offset,
 		     int flags)
@@ -371,9 +415,9 @@ static ssize_t here_fallocate(const struct io_call *call)
 	return gyre__sys->fallocate(call->fd, call->flags, call->offset, (off_t)call->len);
 }
 
-static const struct io_kind kind_openat = { prep_openat, here_openat, NULL };
-static const struct io_kind kind_statx = { prep_statx, here_statx, NULL };
-static const struct io_kind kind_fallocate = { prep_fallocate, here_fallocate, NULL };
+static const struct io_kind kind_openat = { prep_openat, here_openat, NULL, false };
+static const struct io_kind kind_statx = { prep_statx, here_statx, NULL, false };
+static const struct io_kind kind_fallocate = { prep_fallocate, here_fallocate, NULL, false };
 
 int gyre_openat(struct gyre *rt, int dirfd, const char *path, int flags, mode_t mode)
 {
@@ -449,7 +493,7 @@ int gyre_poll(struct gyre *rt, int fd, short events, uint64_t timeout_ns)
 		return gyre_status_errno(status);
 	home = gyre__thread_home(self, rt);
 	gyre__count(&home->calls, 1);
-	if (fd >= 0 && rt->route == GYRE__ROUTE_RING) {
+	if (fd >= 0 && (self->task || rt->route == GYRE__ROUTE_RING)) {
 		res = poll_on_ring(self, rt, &call, timeout_ns);
 	} else {
 		gyre__count(&home->calls_in_caller, 1);
@@ -470,10 +514,13 @@ int gyre_poll(struct gyre *rt, int fd, short events, uint64_t timeout_ns)
 int gyre_close_fd(struct gyre *rt, int fd)
 {
 	struct gyre__thread *self;
-	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+	enum gyre_status status;
 	unsigned i;
 	int res = -EBADF;
 
+	if (gyre__must_go_elsewhere())
+		return gyre__close_fd_elsewhere(rt, fd);
+	status = gyre__runtime_enter(__func__, &rt, &self);
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
 	gyre__count(&gyre__thread_home(self, rt)->calls, 1);

@@ -22,6 +22,8 @@
 #include <string.h>
 
 #include "bridge.h"
+#include "context.h"
+#include "offload.h"
 #include "runtime.h"
 
 #define OPTIONS_SIZE_0_1 (offsetof(struct gyre_job_options, arg_size) + sizeof(size_t))
@@ -76,8 +78,8 @@ static enum gyre_status check_options(const char *function, const struct gyre *r
 	return GYRE_OK;
 }
 
-static void describe(struct gyre_job *handle, gyre_task_fn *fn, void *arg,
-		     const struct gyre_job_options *options)
+static void describe(struct gyre_job *handle, const struct gyre__thread *self, gyre_task_fn *fn,
+		     void *arg, const struct gyre_job_options *options)
 {
 	handle->fn = fn;
 	handle->arg = arg;
@@ -87,7 +89,7 @@ static void describe(struct gyre_job *handle, gyre_task_fn *fn, void *arg,
 	handle->start_ns = handle->timeout_ns ? gyre__sys->now_ns() : 0;
 	handle->stack_size = options->stack_size;
 	handle->arena_max = options->arena_max;
-	handle->context = NULL;
+	handle->context = gyre__context_share(self->context);
 	handle->returned = false;
 	handle->panic = NULL;
 	handle->job = NULL;
@@ -116,8 +118,10 @@ static enum gyre_status check_job(const char *function, const struct gyre *rt, g
 
 void gyre__jobs_begin_one(struct gyre__task *first, struct gyre_job *handle)
 {
-	(void)first;
-	(void)handle;
+	if (gyre__likely(!handle->context))
+		return;
+	gyre__thread_of_task(first)->context = handle->context;
+	handle->context = NULL;
 }
 
 /* -------------------------------------------------------------- answers -- */
@@ -200,6 +204,18 @@ static bool begin_waiting(struct gyre__thread *self, struct gyre_job *handle)
 	return !circle;
 }
 
+bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle)
+{
+	bool circle;
+
+	if (job->handle == handle)
+		return false;
+	gyre__sys->mutex_lock(&waits_lock);
+	circle = waits_for(job, handle);
+	gyre__sys->mutex_unlock(&waits_lock);
+	return circle;
+}
+
 static void end_waiting(struct gyre__thread *self, struct gyre_job *handle)
 {
 	if (!gyre__thread_job(self))
@@ -232,6 +248,7 @@ static void spawned_unref(struct gyre_job *handle)
 	/* Each release pairs with the acquire of the last one, which frees. */
 	if (gyre__fetch_sub(&spawned->refs, 1, acq_rel) > 1)
 		return;
+	gyre__context_drop(handle->context);	/* that of a job that never began */
 	gyre__free(handle->panic);
 	gyre__free(spawned);
 }
@@ -271,7 +288,8 @@ static void batch_control(struct gyre__batch *batch, struct gyre_job *handle,
 	batch->control_arg = handle;
 }
 
-static struct spawned *spawned_new(const struct gyre *rt, gyre_task_fn *fn, void *arg,
+static struct spawned *spawned_new(const struct gyre__thread *self, const struct gyre *rt,
+				   gyre_task_fn *fn, void *arg,
 				   const struct gyre_job_options *options, uint32_t refs)
 {
 	size_t name_len = options->name ? strlen(options->name) + 1 : 0;
@@ -283,7 +301,7 @@ static struct spawned *spawned_new(const struct gyre *rt, gyre_task_fn *fn, void
 				   _Alignof(struct spawned));
 	if (!spawned)
 		return NULL;
-	describe(&spawned->handle, fn, arg, options);
+	describe(&spawned->handle, self, fn, arg, options);
 	if (options->arg_size)
 		spawned->handle.arg = memcpy(spawned->copies, arg, options->arg_size);
 	if (name_len)
@@ -343,7 +361,7 @@ enum gyre_status gyre_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg,
 	status = check_job(__func__, rt, fn, arg, options, &checked);
 	if (status != GYRE_OK)
 		goto out_leave;
-	spawned = spawned_new(rt, fn, arg, &checked, ret ? 2 : 1);
+	spawned = spawned_new(self, rt, fn, arg, &checked, ret ? 2 : 1);
 	if (!spawned) {
 		status = gyre__fail(__func__, GYRE_NO_MEMORY, "out of memory for a job");
 		goto out_leave;
@@ -452,7 +470,7 @@ static enum gyre_status run_elsewhere(struct gyre__thread *self, struct gyre *rt
 				      void *arg, const struct gyre_job_options *options,
 				      int *ret_result)
 {
-	struct spawned *spawned = spawned_new(rt, fn, arg, options, 2);
+	struct spawned *spawned = spawned_new(self, rt, fn, arg, options, 2);
 	enum gyre_status status;
 
 	if (!spawned)
@@ -477,6 +495,7 @@ static enum gyre_status run_at_home(struct gyre__thread *self, struct gyre_job *
 	handle->home = &self->worker->tasks;
 	gyre__job_start(handle->home, handle);
 	park_for_job(self, handle, interrupt_own_job);
+	gyre__context_drop(handle->context);	/* that of a job that never began */
 	return report_end("gyre_block_on", self, handle, ret_result);
 }
 
@@ -497,15 +516,18 @@ enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
 		status = run_elsewhere(self, rt, fn, arg, &checked, ret_result);
 		goto out_leave;
 	}
-	describe(&handle, fn, arg, &checked);
+	describe(&handle, self, fn, arg, &checked);
 	if (self->task) {
 		status = run_at_home(self, &handle, ret_result);
 		goto out_leave;
 	}
 	gyre__store(&handle.waited_by, gyre__thread_job(self), release);
+	gyre__helper_waits(self);
 	status = run_from_thread(self, rt, &handle, &checked);
+	gyre__helper_goes_on(self);
 	if (status == GYRE_OK)
 		status = report_end(__func__, self, &handle, ret_result);
+	gyre__context_drop(handle.context);	/* that of a job that never began */
 out_leave:
 	gyre__thread_leave(self);
 	return status;
@@ -571,7 +593,9 @@ static enum gyre_status wait_in_thread(struct gyre__thread *self, struct gyre_jo
 		return gyre__job_has_ended(handle) ? GYRE_OK : wait_busy(GYRE_BUSY);
 	}
 	if (timeout_ns == GYRE_FOREVER) {
+		gyre__helper_waits(self);
 		gyre__reply_wait(&self->reply, &self->reply.job_spin, &handle->home->ring->pace, false);
+		gyre__helper_goes_on(self);
 		return GYRE_OK;
 	}
 	if (gyre__reply_await_until(&self->reply, gyre__deadline(gyre__sys->now_ns(), timeout_ns)))

@@ -16,6 +16,12 @@
 /* For struct gyre__task_hooks: on the worker, before the first task of a job runs. */
 void gyre__jobs_begin_one(struct gyre__task *first, struct gyre_job *handle);
 
+/* For the same: does the end of target wait for that of task, through joins and jobs? */
+bool gyre__is_circle(const struct gyre__task *target, const struct gyre__task *task);
+
+/* The same for jobs alone: does the end of handle's job wait for that of job? */
+bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle);
+
 /* A new text for gyre_last_panic(); NULL: there was no memory for it. Taken over. */
 void gyre__note_panic(struct gyre__thread *self, char *text);
 

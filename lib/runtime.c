@@ -9,8 +9,11 @@
 
 #include "buffer.h"
 #include "durable.h"
+#include "dump.h"
 #include "jobs.h"
+#include "offload.h"
 #include "ring/probe.h"
+#include "workers/offload.h"
 
 #define GUARD_BYTES	4096
 
@@ -68,6 +71,12 @@ static enum gyre_status enter_from_task(const char *function, struct gyre *rt,
 	return status;
 }
 
+/* A helper that does something for a task of rt: may go on for as long as the task may. */
+static bool serves_its_job(const struct gyre__thread *self, const struct gyre *rt)
+{
+	return self->helps == rt && self->serves && !gyre__runtime_is_forked(rt);
+}
+
 enum gyre_status gyre__runtime_enter(const char *function, struct gyre **rt,
 				     struct gyre__thread **ret_self)
 {
@@ -88,7 +97,8 @@ enum gyre_status gyre__runtime_enter(const char *function, struct gyre **rt,
 		return refuse_no_reactor(function);
 	/* seq_cst, before the look at closed: gyre_free() closes before it looks at inside. */
 	gyre__store(&self->inside, *rt, seq_cst);
-	if (gyre__unlikely(gyre__load(&(*rt)->closed, seq_cst) || gyre__runtime_is_forked(*rt))) {
+	if (gyre__unlikely(gyre__load(&(*rt)->closed, seq_cst) || gyre__runtime_is_forked(*rt)) &&
+	    !serves_its_job(self, *rt)) {
 		enum gyre_status status = refuse_closed(function, *rt);
 
 		gyre__thread_leave(self);
@@ -198,8 +208,9 @@ static enum gyre_status start_crew(struct gyre *rt)
 		.tasks = {
 			.stall_ns = settings->stall_ns,
 			.zero = settings->flags & GYRE_ZERO_ARENAS,
-			.hooks = { sizeof(struct gyre__thread), gyre__jobs_begin_one,
-				   gyre__thread_task_done },
+			.hooks = { GYRE__THREAD_TASK_SIZE, gyre__jobs_begin_one,
+				   gyre__is_circle, gyre__thread_task_done,
+				   gyre__dump_outlasting },
 		},
 	};
 	const char *step;
@@ -236,6 +247,7 @@ static void runtime_free(struct gyre *rt)
 {
 	if (rt->guard)
 		gyre__sys->munmap((void *)(uintptr_t)rt->guard, GUARD_BYTES);
+	gyre__offload_free(rt->offload);
 	gyre__durable_close(rt->durable);
 	gyre__sys->mutex_done(&rt->close_lock);
 	gyre__free(rt);
@@ -258,6 +270,8 @@ static enum gyre_status runtime_new(const struct gyre__settings *settings, struc
 	else
 		status = gyre__durable_open(&rt->durable);
 	if (status == GYRE_OK)
+		status = gyre__offload_open_for(rt);
+	if (status == GYRE_OK)
 		status = gyre__buffer_pool_open(rt);
 	if (status == GYRE_OK) {
 		status = start_crew(rt);
@@ -272,6 +286,19 @@ static enum gyre_status runtime_new(const struct gyre__settings *settings, struc
 	return GYRE_OK;
 }
 
+struct opening {
+	const struct gyre_options *options;
+	struct gyre **ret;
+	enum gyre_status status;
+};
+
+static void open_elsewhere(void *arg)
+{
+	struct opening *opening = arg;
+
+	opening->status = gyre_open(opening->options, opening->ret);
+}
+
 enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret)
 {
 	struct gyre__thread *self = gyre__thread_self();
@@ -280,6 +307,12 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
 
 	if (!self)
 		return GYRE_NO_MEMORY;
+	if (gyre__must_go_elsewhere()) {
+		struct opening opening = { options, ret, GYRE_OK };
+
+		status = gyre__elsewhere("gyre_open", self, open_elsewhere, &opening);
+		return status == GYRE_OK ? opening.status : status;
+	}
 	if (!ret)
 		return gyre__fail("gyre_open", GYRE_INVALID, "ret is NULL");
 	if (gyre__thread_is_in_prep(self))
@@ -299,6 +332,7 @@ static void close_once(struct gyre *rt)
 	gyre__sys->mutex_lock(&rt->close_lock);
 	if (!rt->stopped) {
 		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
+		gyre__offload_close(rt->offload);	/* tasks may have needed it until their end */
 		rt->stopped = true;
 	}
 	gyre__sys->mutex_unlock(&rt->close_lock);
@@ -316,6 +350,26 @@ static enum gyre_status close_from_inside(struct gyre *rt)
 			  "its own end: the runtime takes no more calls, and ends without it");
 }
 
+static void close_elsewhere(void *arg)
+{
+	gyre_close(arg);
+}
+
+static enum gyre_status close_from_task(struct gyre__thread *self, struct gyre *rt)
+{
+	enum gyre_status status;
+
+	if (self->runtime == rt)
+		return close_from_inside(rt);
+	status = gyre__elsewhere("gyre_close", self, close_elsewhere, rt);
+	return status == GYRE_OK ? self->last_status : status;
+}
+
+static void free_elsewhere(void *arg)
+{
+	gyre_free(arg);
+}
+
 enum gyre_status gyre_close(struct gyre *rt)
 {
 	struct gyre__thread *self;
@@ -329,8 +383,8 @@ enum gyre_status gyre_close(struct gyre *rt)
 		return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	if (gyre__runtime_is_forked(rt))	/* nothing here is the child's to stop */
 		return refuse_closed("gyre_close", rt);
-	if (self->task && self->runtime == rt)
-		return close_from_inside(rt);
+	if (self->task)
+		return close_from_task(self, rt);
 	gyre__store(&self->inside, rt, seq_cst);
 	close_once(rt);
 	gyre__thread_leave(self);
@@ -345,6 +399,11 @@ void gyre_free(struct gyre *rt)
 		return;
 	/* It waits, and cannot say no: not in a prep, nor in a task of rt. */
 	GYRE_ASSERT(!self || !self->worker || (self->running.task && self->runtime != rt));
+	/* Where no helper can be had, the worker itself has to wait: there is no way to say no. */
+	if (self && self->running.task &&
+	    gyre__elsewhere("gyre_free", gyre__thread_of_task(self->running.task), free_elsewhere,
+			    rt) == GYRE_OK)
+		return;
 	if (gyre__runtime_is_forked(rt)) {
 		gyre__runtime_unlist(rt);
 		gyre__threads_forget(rt);
@@ -390,6 +449,7 @@ static void add_tasks(struct gyre__tasks *tasks, struct gyre_stats *stats)
 {
 	struct gyre__task_counters *counters = &tasks->counters;
 	uint64_t arena_max = gyre__load(&tasks->chunks.bytes_max, relaxed);
+	uint64_t stack_max = gyre__load(&tasks->stacks.high_water, relaxed);
 
 	stats->jobs_started += gyre__load(&counters->jobs_started, relaxed);
 	stats->jobs_finished += gyre__load(&counters->jobs_finished, relaxed);
@@ -403,6 +463,8 @@ static void add_tasks(struct gyre__tasks *tasks, struct gyre_stats *stats)
 	stats->arena_bytes += gyre__load(&tasks->chunks.bytes, relaxed);
 	if (stats->arena_bytes_max < arena_max)
 		stats->arena_bytes_max = arena_max;
+	if (stats->stack_bytes_max < stack_max)
+		stats->stack_bytes_max = stack_max;
 	stats->stacks_live += gyre__load(&tasks->stacks.live, relaxed);
 	stats->stacks_cached += gyre__load(&tasks->stacks.cached, relaxed);
 }

@@ -20,6 +20,7 @@
 
 struct gyre__buffer_pool;
 struct gyre__durable;
+struct gyre__offload;
 
 struct gyre {
 	/* Read by every call, written twice in a life. */
@@ -27,6 +28,7 @@ struct gyre {
 	const uint32_t *guard;		/* a page that a forked child finds empty; else id */
 	uint32_t id;			/* not zero */
 	_Atomic uint32_t closed;	/* takes no more calls */
+	_Atomic uint32_t helpers_waiting;	/* for what may need a helper in its turn; see lib/offload.c */
 	_Atomic uint32_t visitors;	/* tasks of other runtimes that are in a call of this one */
 	enum gyre__route route;
 
@@ -35,6 +37,7 @@ struct gyre {
 	bool stopped;			/* the crew is; under close_lock */
 	struct gyre__buffer_pool *buffers;
 	struct gyre__durable *durable;
+	struct gyre__offload *offload;
 
 	/* Of threads that have gone; under the lock of lib/thread.c. */
 	uint64_t calls, calls_in_caller;

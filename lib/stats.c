@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "elsewhere.h"
+#include "offload.h"
 #include "ring/sys.h"
 #include "runtime.h"
 #include "text.h"
@@ -57,25 +59,25 @@ static const struct figure figures[] = {
 	FIGURE(wakeups_elided, COUNTER, OF_WORKER, "Submissions that found the worker awake."),
 	FIGURE(replies_spun, COUNTER, OF_WORKER, "Replies that found the caller awake."),
 	FIGURE(replies_slept, COUNTER, OF_WORKER, "Replies that had to wake the caller."),
-	FIGURE(jobs_started, COUNTER, OF_NOBODY, "Jobs that began to run."),
-	FIGURE(jobs_finished, COUNTER, OF_NOBODY, "Jobs that ended."),
-	FIGURE(jobs_panicked, COUNTER, OF_NOBODY, "Jobs that ended by a panic."),
-	FIGURE(jobs_cancelled, COUNTER, OF_NOBODY, "Jobs that ended cancelled."),
-	FIGURE(jobs_running, GAUGE, OF_NOBODY, "Jobs that have not ended."),
-	FIGURE(tasks_started, COUNTER, OF_NOBODY, "Tasks that began to run."),
-	FIGURE(tasks_live, GAUGE, OF_NOBODY, "Tasks that have not ended."),
-	FIGURE(tasks_leftover, COUNTER, OF_NOBODY, "Tasks still alive when their job ended."),
-	FIGURE(arena_bytes, GAUGE, OF_NOBODY, "Bytes allocated in arenas."),
-	FIGURE(arena_bytes_max, GAUGE, OF_NOBODY, "The most bytes that one arena ever had."),
-	FIGURE(stacks_live, GAUGE, OF_NOBODY, "Stacks in use."),
-	FIGURE(stacks_cached, GAUGE, OF_NOBODY, "Stacks kept for the next task."),
+	FIGURE(jobs_started, COUNTER, OF_WORKER, "Jobs that began to run."),
+	FIGURE(jobs_finished, COUNTER, OF_WORKER, "Jobs that ended."),
+	FIGURE(jobs_panicked, COUNTER, OF_WORKER, "Jobs that ended by a panic."),
+	FIGURE(jobs_cancelled, COUNTER, OF_WORKER, "Jobs that ended cancelled."),
+	FIGURE(jobs_running, GAUGE, OF_WORKER, "Jobs that have not ended."),
+	FIGURE(tasks_started, COUNTER, OF_WORKER, "Tasks that began to run."),
+	FIGURE(tasks_live, GAUGE, OF_WORKER, "Tasks that have not ended."),
+	FIGURE(tasks_leftover, COUNTER, OF_WORKER, "Tasks still alive when their job ended."),
+	FIGURE(arena_bytes, GAUGE, OF_WORKER, "Bytes allocated in arenas."),
+	FIGURE(arena_bytes_max, GAUGE, OF_WORKER, "The most bytes that the arenas of a worker had."),
+	FIGURE(stacks_live, GAUGE, OF_WORKER, "Stacks in use."),
+	FIGURE(stacks_cached, GAUGE, OF_WORKER, "Stacks kept for the next task."),
 	FIGURE(pool_size, GAUGE, OF_NOBODY, "States that the pool may keep."),
 	FIGURE(pool_cached, GAUGE, OF_NOBODY, "States that the pool has."),
 	FIGURE(pool_hits, COUNTER, OF_NOBODY, "Jobs that found their key's state."),
 	FIGURE(pool_misses, COUNTER, OF_NOBODY, "Jobs whose state had to be created."),
 	FIGURE(pool_evictions, COUNTER, OF_NOBODY, "States that had to go for others."),
 	FIGURE(pool_waits, COUNTER, OF_NOBODY, "Jobs that waited for a state."),
-	FIGURE(stalls, COUNTER, OF_NOBODY, "Tasks that ran too long without yielding."),
+	FIGURE(stalls, COUNTER, OF_WORKER, "Tasks that ran too long without yielding."),
 	FIGURE(cq_overflows, COUNTER, OF_WORKER, "Times that the completion queue was full."),
 	FIGURE(workers_alive, GAUGE, OF_WORKER, "Workers that run."),
 	FIGURE(workers_dead, GAUGE, OF_WORKER, "Workers that stopped on an error."),
@@ -93,6 +95,7 @@ static const struct figure figures[] = {
 	       "Durable writes made by a write and a flush that can be shared."),
 	FIGURE(durable_failed_files, GAUGE, OF_RUNTIME,
 	       "Files that count as failed since a flush of theirs has."),
+	FIGURE(stack_bytes_max, GAUGE, OF_WORKER, "The deepest that a task's stack was found used."),
 };
 
 #define FIGURES (sizeof(figures) / sizeof(figures[0]))
@@ -303,6 +306,8 @@ enum gyre_status gyre_stats_write(struct gyre *rt, int fd, enum gyre_format form
 	struct snapshot *snapshot;
 	enum gyre_status status;
 
+	if (gyre__must_go_elsewhere())
+		return gyre__stats_write_elsewhere(rt, fd, format);
 	if (self && gyre__thread_is_in_prep(self))
 		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK,
 				  "a prep closure may not wait, and writing may have to");

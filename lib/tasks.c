@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "context.h"
 #include "jobs.h"
+#include "offload.h"
 #include "runtime.h"
 #include "thread.h"
 
@@ -28,6 +30,7 @@ static enum gyre_status refuse_no_task(const char *function)
 enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 {
 	struct gyre__task *task = gyre__current_task(), *child;
+	struct gyre__thread *self;
 
 	if (gyre__unlikely(!task))
 		return refuse_no_task(__func__);
@@ -39,7 +42,10 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 				  "KiB with a guard (see vm.max_map_count where the kernel has no "
 				  "MADV_GUARD_INSTALL), or its place in the worker's tables",
 				  task->job->stack_size / 1024);
-	gyre__thread_succeed(gyre__thread_of_task(task));
+	self = gyre__thread_of_task(task);
+	if (gyre__unlikely(self->context))
+		gyre__thread_of_task(child)->context = gyre__context_share(self->context);
+	gyre__thread_succeed(self);
 	return GYRE_OK;
 }
 
@@ -56,6 +62,11 @@ static bool joins(const struct gyre__task *target, const struct gyre__task *task
 			return false;
 	}
 	return true;
+}
+
+bool gyre__is_circle(const struct gyre__task *target, const struct gyre__task *task)
+{
+	return joins(target, task) || gyre__job_waits_for(task->job, target->job->handle);
 }
 
 static enum gyre_status check_join(const struct gyre__task *task, const struct gyre__task_slot *slot)
@@ -233,6 +244,47 @@ enum gyre_status gyre_sleep(uint64_t ns)
 	return GYRE_OK;
 }
 
+/* ------------------------------------------------------- worker locals -- */
+
+static enum gyre_status report_local(enum gyre_status status)
+{
+	static const char function[] = "gyre_local_get";
+
+	switch (status) {
+	case GYRE_SYSTEM:
+		return gyre__fail(function, status, "create gave NULL; it is tried again next time");
+	case GYRE_WOULD_DEADLOCK:
+		return gyre__fail(function, status, "it is being made just now, by who waits for this "
+				  "very task");
+	case GYRE_CLOSED:
+		return gyre__fail(function, status, "the worker ends, and its locals are destroyed");
+	case GYRE_NO_MEMORY:
+		return gyre__fail(function, status, "out of memory, or more than %d locals on one "
+				  "worker", GYRE__LOCALS_MAX);
+	default:
+		return gyre__fail(function, status, "the task was cancelled while another made it");
+	}
+}
+
+enum gyre_status gyre_local_get(struct gyre_local *local, void **ret)
+{
+	struct gyre__task *task = gyre__current_task();
+	enum gyre_status status;
+	void *value;
+
+	if (gyre__unlikely(!task))
+		return refuse_no_task(__func__);
+	if (gyre__unlikely(!local || !local->create || !ret))
+		return gyre__fail(__func__, GYRE_INVALID, "%s is NULL", !local ? "local" : !ret ? "ret" :
+				  "local->create");
+	status = gyre__local_get(task, local, &value);
+	if (gyre__unlikely(status != GYRE_OK))
+		return report_local(status);
+	*ret = value;
+	gyre__thread_succeed(gyre__thread_of_task(task));
+	return GYRE_OK;
+}
+
 /* --------------------------------------------------------------- memory -- */
 
 /* In words: why there was none. */
@@ -309,7 +361,7 @@ enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)
 
 /* ---------------------------------------------------------------- panic -- */
 
-/* The text, and where; NULL without memory for it. */
+/* The text, and where; NULL without memory for it. task NULL: in an offloaded function. */
 static char *panic_text(const struct gyre__task *task, const char *format, va_list args)
 {
 	char *text = gyre__zalloc(GYRE__PANIC_MAX);
@@ -318,7 +370,9 @@ static char *panic_text(const struct gyre__task *task, const char *format, va_li
 	if (!text)
 		return NULL;
 	n = vsnprintf(text, GYRE__PANIC_MAX, format, args);
-	if (n >= 0 && n < GYRE__PANIC_MAX)
+	if (!task && n >= 0 && n < GYRE__PANIC_MAX)
+		snprintf(text + n, (size_t)(GYRE__PANIC_MAX - n), " (in an offloaded function)");
+	else if (n >= 0 && n < GYRE__PANIC_MAX)
 		snprintf(text + n, (size_t)(GYRE__PANIC_MAX - n), " (job %s, worker %d)",
 			 task->job->name ? task->job->name : "without a name", gyre_current_worker());
 	return text;
@@ -328,12 +382,17 @@ void gyre_panic(const char *format, ...)
 {
 	struct gyre__task *task = gyre__current_task();
 	va_list args;
+	char *text;
 
-	if (!task)
-		gyre__assert_failed("gyre_panic() is called in a task", __FILE__, __LINE__);
 	va_start(args, format);
-	gyre__job_panic(task->job, panic_text(task, format, args));
+	text = panic_text(task, format, args);
 	va_end(args);
+	if (!task) {
+		gyre__offload_panic(text);	/* does not come back from an offloaded function */
+		gyre__assert_failed("gyre_panic() is called in a task or an offloaded function",
+				    __FILE__, __LINE__);
+	}
+	gyre__job_panic(task->job, text);
 	gyre__task_finish(task, GYRE__TASK_PANICKED, 0);
 }
 

@@ -2,14 +2,17 @@
 #include "thread.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "context.h"
 #include "ring/sys.h"
 #include "runtime.h"
 
 #define LEAVE_POLL_NS_MAX	GYRE__NS_PER_MS
+#define CACHE_HINT_USES		64
 
 /* All threads' records. The lock is a leaf: nothing else is taken under it. */
 static union gyre__mutex threads_lock = GYRE__MUTEX_INIT;
@@ -72,12 +75,14 @@ static void thread_exit(void *value)
 		home_give_up(&self->homes[i]);
 	thread_unlink(self);
 	unlock_threads();
+	gyre__context_drop(self->context);
 	thread_free(self);
 }
 
 /*
  * In a forked child, the lock held: of all threads only this one is left, and it
  * shares its eventfd with its twin in the parent. A new one is made when needed.
+ * The others' contexts stay where they are: one may have been caught in a change.
  */
 static void start_over_in_child(void)
 {
@@ -160,7 +165,10 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 	self->reply.eventfd = -1;
 	gyre__store(&self->inside, NULL, relaxed);
 	self->visits = NULL;
+	self->helps = NULL;
 	self->serves = NULL;
+	self->offloaded = NULL;
+	self->context = NULL;
 	self->arrays = NULL;
 	self->arrays_max = 0;
 	self->last_panic = NULL;
@@ -175,6 +183,7 @@ void gyre__thread_task_done(struct gyre__task *task)
 {
 	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
 
+	gyre__context_drop(self->context);
 	gyre__free(self->arrays);
 	gyre__free(self->last_panic);
 }
@@ -245,6 +254,39 @@ struct gyre__home *gyre__thread_home(struct gyre__thread *self, struct gyre *rt)
 		if (gyre__likely(gyre__load(&self->homes[i].rt, relaxed) == rt))
 			return &self->homes[i];
 	return move_in(self, rt);
+}
+
+/* ---------------------------------------------------------- page cache -- */
+
+static struct gyre__cache_hint *hint_for(int fd)
+{
+	struct gyre__thread *thread = gyre__self();
+
+	return &thread->cache_hints[(unsigned)fd % GYRE__CACHE_HINTS];
+}
+
+/*
+ * A read with O_DIRECT would be waited for on the spot, RWF_NOWAIT or not. Who
+ * closes a descriptor and opens another may get the same number, so what is
+ * known of it is not believed for long.
+ */
+bool gyre__thread_reads_cache(int fd)
+{
+	struct gyre__cache_hint *hint = hint_for(fd);
+	int flags;
+
+	if (gyre__likely(hint->fd_plus_1 == fd + 1 && hint->left > 0)) {
+		hint->left--;
+		return hint->try;
+	}
+	flags = gyre__sys->fd_flags(fd);
+	*hint = (struct gyre__cache_hint){ fd + 1, flags >= 0 && !(flags & O_DIRECT), CACHE_HINT_USES };
+	return hint->try;
+}
+
+void gyre__thread_note_no_cache(int fd)
+{
+	*hint_for(fd) = (struct gyre__cache_hint){ fd + 1, false, UINT8_MAX };
 }
 
 /* ------------------------------------------------------------ for all -- */
@@ -407,33 +449,23 @@ enum gyre_status gyre__succeed(void)
 	return GYRE_OK;
 }
 
-/* The caller's record, if it has one already. */
-static const struct gyre__thread *look_at_self(void)
-{
-	const struct gyre__thread *self = gyre__self();
-
-	if (!self || !self->running.task)
-		return self;
-	return self->running.task->upper_made ? gyre__thread_of_task(self->running.task) : NULL;
-}
-
 enum gyre_status gyre_last_status(void)
 {
-	const struct gyre__thread *self = look_at_self();
+	const struct gyre__thread *self = gyre__thread_look();
 
 	return self ? self->last_status : GYRE_OK;
 }
 
 enum gyre_effect gyre_last_effect(void)
 {
-	const struct gyre__thread *self = look_at_self();
+	const struct gyre__thread *self = gyre__thread_look();
 
 	return self ? self->last_effect : GYRE_EFFECT_NONE;
 }
 
 const char *gyre_last_error(void)
 {
-	const struct gyre__thread *self = look_at_self();
+	const struct gyre__thread *self = gyre__thread_look();
 
 	if (!self)
 		return "nothing is noted for this thread or task: it has made no call yet, or out of memory";

@@ -19,7 +19,9 @@
 #include "ring/reply.h"
 #include "workers/task.h"
 
+struct gyre__context;
 struct gyre__worker;
+struct offloaded;
 
 /* A thread's place in one runtime. Others read the counts under the list's lock. */
 struct gyre__home {
@@ -28,6 +30,14 @@ struct gyre__home {
 	_Atomic uint64_t calls, calls_in_caller;
 };
 
+/* Whether reads of a descriptor may look into the page cache first. */
+struct gyre__cache_hint {
+	int fd_plus_1;
+	bool try;
+	uint8_t left;			/* uses before it is looked up again, as numbers are used again */
+};
+
+#define GYRE__CACHE_HINTS	64
 #define GYRE__HOMES		4	/* runtimes that a thread can use in turn at no extra cost */
 #define GYRE__BATCH_KEPT	1024	/* ops whose arrays stay with the thread */
 
@@ -48,6 +58,8 @@ struct gyre__thread {
 	struct gyre__result *results;
 	gyre__verdict *verdicts;
 
+	struct gyre__context *context;	/* see lib/context.c */
+
 	/*
 	 * A worker's own thread, and what runs there: whatever calls in while no task
 	 * does is a prep closure. In a task's record, whose worker's thread it runs on.
@@ -58,15 +70,23 @@ struct gyre__thread {
 	struct gyre__task *task;	/* whose record this is; NULL: a thread's */
 	struct gyre__task_waiter task_waiter;
 	struct gyre *visits;		/* a task's: another runtime than its own that it is in a call of */
-	struct gyre__job *serves;	/* a helper's: the job of which it runs an offloaded function */
+	/* A helper's: whose; the job on whose behalf it runs something now; and what. */
+	struct gyre *helps;
+	struct gyre__job *serves;
+	struct offloaded *offloaded;
 	char *last_panic;		/* on the heap; NULL: none yet */
 
 	enum gyre_status last_status;
 	enum gyre_effect last_effect;
 	bool remarked;			/* last_error says something, though the status is GYRE_OK */
 	char last_error[256];
+
+	/* A thread's alone: a task's record ends above. */
 	struct gyre__thread *next, *prev;
+	struct gyre__cache_hint cache_hints[GYRE__CACHE_HINTS];	/* a worker's, for its tasks */
 };
+
+#define GYRE__THREAD_TASK_SIZE	offsetof(struct gyre__thread, next)
 
 /* The calling thread's own; made if need be. NULL: no memory. */
 struct gyre__thread *gyre__thread_make(void);
@@ -89,6 +109,16 @@ static inline struct gyre__thread *gyre__thread_self(void)
 	if (gyre__unlikely(!self))
 		return gyre__thread_make();
 	return gyre__likely(!self->running.task) ? self : gyre__thread_of_task(self->running.task);
+}
+
+/* The same, if there is one already. */
+static inline struct gyre__thread *gyre__thread_look(void)
+{
+	struct gyre__thread *self = gyre__self();
+
+	if (gyre__likely(!self || !self->running.task))
+		return self;
+	return self->running.task->upper_made ? gyre__thread_of_task(self->running.task) : NULL;
 }
 
 /* The task that runs on this thread; NULL: none. */
@@ -118,6 +148,11 @@ void gyre__thread_trim_arrays(struct gyre__thread *self);
 
 /* The thread's place in rt; of the places it has, the oldest is given up for it. */
 struct gyre__home *gyre__thread_home(struct gyre__thread *self, struct gyre *rt);
+
+/* A task: is it worth, and safe, to look into the page cache for fd? */
+bool gyre__thread_reads_cache(int fd);
+/* It has turned out that its file system cannot tell. */
+void gyre__thread_note_no_cache(int fd);
 
 /* gyre_free(): returns once no thread is in a call of rt, and none remembers it. */
 void gyre__threads_leave(struct gyre *rt);

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 
+#include "stream.h"
 #include "sys.h"
 
 #define RETRY_NS_FIRST	(10 * GYRE__NS_PER_MS)
@@ -345,5 +346,6 @@ void gyre__ring_cancel_all(struct gyre__ring *ring)
 	for (i = 0; i < ring->table.used; i++)
 		if (ring->table.ops[i].batch)
 			gyre__ring_ask_end(ring, &ring->table.ops[i], GYRE__OP_CANCELLED);
+	gyre__streams_cancel_all(ring);
 	gyre__ring_drop_waiting(ring, GYRE_CANCELLED);
 }

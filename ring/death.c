@@ -16,6 +16,7 @@
 #include <poll.h>
 
 #include "failed.h"
+#include "stream.h"
 #include "sys.h"
 
 #define HOPELESS_PAUSE_NS	GYRE__NS_PER_S
@@ -82,6 +83,10 @@ static void bury(struct gyre__ring *ring, struct gyre__op *op, gyre__verdict ver
 		bury_call(ring, op, verdict);
 		return;
 	}
+	if (op->stream) {
+		gyre__stream_bury(ring, op, gyre__verdict_effect(verdict) != GYRE_EFFECT_NONE);
+		return;
+	}
 	gyre__op_put(&ring->table, op, !left);
 	if (left)
 		gyre__buffer_row_unref(row);
@@ -109,6 +114,7 @@ static void bury_all(struct gyre__ring *ring, uint32_t consumed)
 			gyre__ring_finish_chain(ring, op);
 	}
 	GYRE_ASSERT(ring->table.live == 0);
+	gyre__streams_bury(ring);
 }
 
 /* What waits was never seen by the kernel; its callers may try elsewhere at once. */
@@ -176,6 +182,7 @@ bool gyre__ring_turn_buried(struct gyre__ring *ring)
 	}
 	if (ring->held.head)
 		did |= gyre__ring_run_held(ring);
+	did |= gyre__streams_tell(ring);
 	gyre__ring_flush_wakes(ring);
 	if (ring->guests == 0) {
 		end_dead(ring);

@@ -21,6 +21,7 @@
 struct gyre__ring;
 struct gyre__op;
 struct gyre__buffer_row;
+struct gyre__stream;
 
 enum gyre__op_state {
 	GYRE__OP_FREE = 0,	/* in the free list */
@@ -47,7 +48,7 @@ typedef void gyre__op_complete_fn(struct gyre__ring *ring, struct gyre__op *op);
 #define GYRE__NO_SLOT	UINT32_MAX
 
 struct gyre__op {
-	struct gyre__batch *batch;	/* NULL: the library's own, or LEFT */
+	struct gyre__batch *batch;	/* NULL: the library's own, a stream's, or LEFT */
 	gyre__op_complete_fn *complete;
 	uint32_t index;			/* in the batch */
 	uint32_t generation;
@@ -61,6 +62,7 @@ struct gyre__op {
 	uint8_t reason;			/* enum gyre__op_reason */
 	bool late_file : 1;		/* the kernel looks its descriptor up after the submission */
 	bool refused_flush : 1;		/* of a file that has failed: flushed no descriptor instead */
+	bool stream : 1;		/* multishot: CQEs with F_MORE are results, and change no state */
 	uint64_t since_ns;		/* coarse: when its turn began */
 	uint32_t timer;			/* its place in the heap, or GYRE__NO_SLOT */
 	uint32_t chain;			/* slot of its chain's first op, or GYRE__NO_SLOT */
@@ -76,6 +78,7 @@ struct gyre__op_more {
 	uint32_t chain_left;			/* in the first op's: ops of the chain without a final CQE */
 	uint32_t chain_len;
 	bool chain_asked;			/* in the first op's: the end of one of its ops was asked for */
+	struct gyre__stream *stream;		/* whose op this is, if it is a stream's */
 };
 
 struct gyre__op_list {

@@ -240,6 +240,9 @@ int gyre__ring_open(struct gyre__ring *ring, const struct gyre__ring_config *con
 	ring->cpus = gyre__sys->cpu_count();
 	ring->window = 1;
 	gyre__op_list_init(&ring->completed);
+	gyre__list_init(&ring->streams.all);
+	gyre__list_init(&ring->streams.wanting);
+	gyre__list_init(&ring->streams.news);
 	gyre__pace_init(&ring->pace, config->spin_ns);
 
 	*ret_step = "pthread_atfork";

@@ -19,6 +19,7 @@
 #include "buffers.h"
 #include "fork.h"
 #include "inbox.h"
+#include "list.h"
 #include "op.h"
 #include "probe.h"
 #include "spin.h"
@@ -52,6 +53,14 @@ enum gyre__ring_phase {
 	GYRE__RING_BURIED,	/* cannot go on: all ops were answered; waits for its guests to leave */
 	GYRE__RING_DEAD,	/* cannot go on: everything was answered, the kernel has let go */
 	GYRE__RING_ENDED	/* drained, closed */
+};
+
+/* Through struct gyre__stream; see stream.h. */
+struct gyre__ring_streams {
+	struct gyre__list all;			/* not over */
+	struct gyre__list wanting;		/* their ops wait for room, in order */
+	struct gyre__list news;			/* came() is to be called */
+	uint16_t next_group;			/* of buffers: the number to try next */
 };
 
 struct gyre__ring {
@@ -91,6 +100,7 @@ struct gyre__ring {
 	struct gyre__batch_queue waiting;	/* not wholly started, in order */
 	struct gyre__batch_queue held;		/* controls that ask to be asked again */
 	uint32_t waiting_timed;			/* of waiting: have a time-out */
+	struct gyre__ring_streams streams;
 	struct gyre__spin spin;
 	uint64_t busy_ns;			/* current back-off of a submit the kernel refuses; 0: none */
 	uint64_t refused_since_ns;		/* with busy_ns: it has neither taken nor completed anything */

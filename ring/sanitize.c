@@ -306,6 +306,82 @@ enum gyre__refusal gyre__sanitize_fully(const struct gyre__ring *ring,
 	return check_rule(ring, sqe, row->rule);
 }
 
+/* ------------------------------------------------------------ streams -- */
+
+#define POLL_MULTI		(1u << 0)
+#define ACCEPT_MULTI		(1u << 0)
+#define RECV_MULTI		(1u << 1)
+
+/* What may be a stream, which bits make it one, and whether it needs buffers. */
+struct stream_row {
+	uint8_t opcode;
+	bool buffers;
+	unsigned len;
+	unsigned ioprio;	/* these bits and no others */
+	unsigned ioprio_may;	/* but for these */
+};
+
+static const struct stream_row stream_rows[] = {
+	{ 6, false, POLL_MULTI, 0, 0 },				/* POLL_ADD */
+	{ 13, false, 0, ACCEPT_MULTI, 0 },			/* ACCEPT */
+	{ 27, true, 0, RECV_MULTI, SOCKET_POLL_FIRST },		/* RECV */
+	{ 49, true, 0, 0, 0xffff },				/* READ_MULTISHOT: an I/O priority */
+};
+
+static const struct stream_row *stream_row_of(const struct io_uring_sqe *sqe)
+{
+	const struct stream_row *row;
+	size_t i;
+
+	for (i = 0; i < sizeof(stream_rows) / sizeof(stream_rows[0]); i++) {
+		row = &stream_rows[i];
+		if (row->opcode == sqe->opcode)
+			return (sqe->ioprio & ~row->ioprio_may) == row->ioprio ? row : NULL;
+	}
+	return NULL;
+}
+
+/* A kernel does not say so: what came with it, or later, and can be asked for, is the witness. */
+static bool kernel_has_multishot(const struct gyre__ring *ring, uint8_t opcode)
+{
+	switch (opcode) {
+	case 6:
+		return ring->features.features & IORING_FEAT_RSRC_TAGS;
+	case 13:
+		return gyre__features_has(&ring->features, 45);	/* SOCKET */
+	case 27:
+		return gyre__features_has(&ring->features, 47);	/* SEND_ZC */
+	default:
+		return gyre__features_has(&ring->features, opcode);
+	}
+}
+
+enum gyre__refusal gyre__sanitize_stream(const struct gyre__ring *ring,
+					 const struct io_uring_sqe *sqe, bool buffers)
+{
+	const struct stream_row *row = stream_row_of(sqe);
+
+	if (sqe->opcode == GYRE__BLANK_OPCODE)
+		return GYRE__REFUSED_BLANK;
+	if (!row)
+		return GYRE__REFUSED_NO_STREAM;
+	if (!kernel_has_multishot(ring, sqe->opcode))
+		return GYRE__REFUSED_NO_MULTISHOT;
+	if (sqe->personality != 0)
+		return GYRE__REFUSED_PERSONALITY;
+	if (is_ours(ring, sqe->fd))
+		return GYRE__REFUSED_DESCRIPTOR;
+	if (sqe->file_index != 0)
+		return GYRE__REFUSED_DIRECT;
+	if (buffers != row->buffers)
+		return GYRE__REFUSED_STREAM_BUFFERS;
+	if (row->opcode == IORING_OP_POLL_ADD && sqe->len != row->len)
+		return GYRE__REFUSED_NO_STREAM;
+	return refuse_unless(sqe->flags == 0 && sqe->addr == 0 && sqe->len == row->len &&
+			     sqe->buf_index == 0 && (sqe->off == 0 || row->opcode == 49),
+			     GYRE__REFUSED_STREAM_FIELDS);
+}
+
 static const char *const refusal_texts[GYRE__REFUSALS] = {
 	[GYRE__ACCEPTED] = "accepted",
 	[GYRE__REFUSED_EARLY] = "a field of the gyre_op is wrong: prep is NULL, a flag is unknown, "
@@ -327,6 +403,13 @@ static const char *const refusal_texts[GYRE__REFUSALS] = {
 	[GYRE__REFUSED_CHAIN] = "the chain ends in GYRE_OP_LINK, or is longer than ring_entries or "
 				"inflight_max",
 	[GYRE__REFUSED_UNSUPPORTED] = "this kernel does not know the opcode",
+	[GYRE__REFUSED_NO_STREAM] = "the prep closure of a stream set no multishot op: it may be ACCEPT, "
+				    "POLL_ADD, RECV or READ_MULTISHOT",
+	[GYRE__REFUSED_STREAM_FIELDS] = "the prep closure of a stream set SQE flags, an address, a length or a "
+					"buffer group: the library sets what belongs there",
+	[GYRE__REFUSED_STREAM_BUFFERS] = "a stream that receives or reads needs buffers, 1 to 32768 and at most "
+					 "1 GiB of them; one that accepts or polls has none",
+	[GYRE__REFUSED_NO_MULTISHOT] = "this kernel knows the opcode, but not that it can give many results",
 };
 
 const char *gyre__refusal_text(enum gyre__refusal refusal)

@@ -30,6 +30,10 @@ enum gyre__refusal {
 	GYRE__REFUSED_LEAVE,		/* GYRE_OP_LEAVE with memory that is not a gyre_buffer's */
 	GYRE__REFUSED_CHAIN,		/* longer than the ring, or ends in a link */
 	GYRE__REFUSED_UNSUPPORTED,	/* allowed, but this kernel does not know it */
+	GYRE__REFUSED_NO_STREAM,	/* of a stream: not an opcode, or not the flag, that gives many results */
+	GYRE__REFUSED_STREAM_FIELDS,	/* of a stream: a field is set that is the library's */
+	GYRE__REFUSED_STREAM_BUFFERS,	/* of a stream: it has buffers and may not, or the other way round */
+	GYRE__REFUSED_NO_MULTISHOT,	/* of a stream: allowed, but this kernel gives one result only */
 	GYRE__REFUSALS
 };
 
@@ -39,6 +43,10 @@ enum gyre__refusal {
 
 /* Any thread, once a ring's features are known. */
 void gyre__sanitize_prepare(struct gyre__ring *ring);
+
+/* Owner thread. The same for the one op of a stream, which has rules of its own. */
+enum gyre__refusal gyre__sanitize_stream(const struct gyre__ring *ring,
+					 const struct io_uring_sqe *sqe, bool buffers);
 
 /* The whole check. */
 enum gyre__refusal gyre__sanitize_fully(const struct gyre__ring *ring,

@@ -328,3 +328,21 @@ struct gyre__op *gyre__ring_start_library(struct gyre__ring *ring, gyre_prep_fn 
 	prep(sqe, arg);
 	return launch(ring, sqe, ring->sq_tail++, true, complete);
 }
+
+struct gyre__op *gyre__ring_start_stream(struct gyre__ring *ring, const struct io_uring_sqe *sqe,
+					 gyre__op_complete_fn *complete)
+{
+	struct io_uring_sqe *blank;
+	struct gyre__op *op;
+
+	if (ring->dying || gyre__load(&ring->dead, relaxed))	/* which the owner writes itself */
+		return NULL;
+	if (gyre__op_table_room(&ring->table) == 0 || gyre__ring_sq_room(ring) == 0)
+		return NULL;
+	blank = gyre__ring_blank_sqe(ring, 0);
+	*blank = *sqe;
+	op = launch(ring, blank, ring->sq_tail++, false, complete);
+	op->stream = true;
+	ring->launched++;
+	return op;
+}

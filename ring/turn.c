@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "sanitize.h"
+#include "stream.h"
 #include "sys.h"
 
 #define BUSY_NS_FIRST	(50 * GYRE__NS_PER_US)
@@ -153,6 +154,7 @@ bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch)
 
 	if (ring->phase >= GYRE__RING_BURIED)
 		return true;
+	gyre__streams_note_close(ring, *fd, batch->arrival);
 	if (gyre__load_shared(ring->uring.sq.khead) != ring->sq_tail)
 		return false;
 	for (other = ring->waiting.head; other; other = other->queue_next)
@@ -285,6 +287,8 @@ static void note_cqe(struct gyre__ring *ring, const struct io_uring_cqe *cqe)
 		gyre__count(&ring->counters.stray_cqes, 1);
 		return;
 	}
+	if (gyre__unlikely(op->stream) && gyre__stream_note(ring, op, cqe))
+		return;
 	if (gyre__likely(!(cqe->flags & IORING_CQE_F_NOTIF))) {
 		op->res = cqe->res;
 		op->cqe_flags = cqe->flags;
@@ -324,6 +328,8 @@ bool gyre__ring_run_completed(struct gyre__ring *ring)
 		op->complete(ring, op);
 		did = true;
 	}
+	if (gyre__unlikely(!gyre__list_is_empty(&ring->streams.news)))
+		did |= gyre__streams_tell(ring);
 	return did;
 }
 
@@ -388,7 +394,7 @@ static bool arm_wake(struct gyre__ring *ring)
 static bool nothing_is_left(const struct gyre__ring *ring)
 {
 	return ring->table.live == ring->table.live_library && !ring->waiting.head &&
-	       !ring->held.head && ring->guests == 0;
+	       !ring->held.head && gyre__list_is_empty(&ring->streams.all) && ring->guests == 0;
 }
 
 /* Answers what came between the last look and the end, and lets nothing in after it. */
@@ -475,6 +481,8 @@ bool gyre__ring_turn(struct gyre__ring *ring)
 		gyre__ring_take_inbox(ring);
 		did = true;
 	}
+	if (gyre__unlikely(!gyre__list_is_empty(&ring->streams.wanting)))
+		did |= gyre__streams_start(ring);
 	if (ring->waiting.head)
 		did |= gyre__ring_start_waiting(ring);
 	did |= run_deadlines(ring);
@@ -571,6 +579,8 @@ void gyre__ring_wait(struct gyre__ring *ring)
 		gyre__ring_wait_buried(ring);
 		return;
 	}
+	if (gyre__unlikely(gyre__streams_could_start(ring)))	/* one that was taken from since the turn */
+		return;
 	budget_ns = gyre__spin_budget(&ring->spin, &ring->pace, false);
 	if (budget_ns) {
 		next_ns = gyre__ring_next_deadline(ring);

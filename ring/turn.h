@@ -31,6 +31,10 @@ bool gyre__ring_start_waiting(struct gyre__ring *ring);
 struct gyre__op *gyre__ring_start_library(struct gyre__ring *ring, gyre_prep_fn *prep, void *arg,
 					  gyre__op_complete_fn *complete);
 
+/* A stream's op, with sqe as it was filled once, and in flight; NULL: no room, or no more life. */
+struct gyre__op *gyre__ring_start_stream(struct gyre__ring *ring, const struct io_uring_sqe *sqe,
+					 gyre__op_complete_fn *complete);
+
 /* finish.c: what an op of a caller's comes to at its final CQE. */
 void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op);
 

@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1259,6 +1260,382 @@ FACT(locked_memory_that_is_used_up_says_ENOMEM_and_comes_back_after_the_close,
 	munmap(count, 4096);
 }
 
+/* --------------------------------------------------------- multishot -- */
+
+#define READ_MULTISHOT	49	/* newer than the oldest liburing */
+
+static bool kernel_knows(struct io_uring *ring, unsigned opcode)
+{
+	struct io_uring_probe *probe = calloc(1, sizeof(*probe) + 256 * sizeof(probe->ops[0]));
+	bool knows;
+
+	expect(probe);
+	expect_eq(io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_PROBE, probe, 256), 0);
+	knows = opcode < probe->ops_len && (probe->ops[opcode].flags & IO_URING_OP_SUPPORTED);
+	free(probe);
+	return knows;
+}
+
+/* A ring of a kernel that knows opcode. */
+static void open_ring_knowing(struct io_uring *ring, unsigned opcode, unsigned cq_entries)
+{
+	open_ring(ring, 4, cq_entries, OURS);
+	if (!kernel_knows(ring, opcode)) {
+		io_uring_queue_exit(ring);
+		test_skip("this kernel has no opcode %u", opcode);
+	}
+}
+
+static int listen_at(struct sockaddr_un *ret_address, socklen_t *ret_len)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memset(ret_address, 0, sizeof(*ret_address));
+	ret_address->sun_family = AF_UNIX;
+	*ret_len = sizeof(*ret_address);
+	expect_ge(fd, 0);
+	expect_eq(bind(fd, (struct sockaddr *)ret_address, sizeof(sa_family_t)), 0);
+	expect_eq(getsockname(fd, (struct sockaddr *)ret_address, ret_len), 0);
+	expect_eq(listen(fd, 100), 0);
+	return fd;
+}
+
+static int connect_to(const struct sockaddr_un *address, socklen_t len)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	expect_ge(fd, 0);
+	expect_eq(connect(fd, (const struct sockaddr *)address, len), 0);
+	return fd;
+}
+
+FACT(a_multishot_accept_gives_a_completion_for_each_and_one_more_at_its_end,
+     "gyre__stream_note() in ring/stream.c: F_MORE means a result, and the last CQE of all lets go")
+{
+	struct sockaddr_un address;
+	struct io_uring ring;
+	int listener, fds[10];
+	struct answer answer;
+	socklen_t len;
+	unsigned i;
+
+	open_ring_knowing(&ring, IORING_OP_SOCKET, 0);
+	listener = listen_at(&address, &len);
+	add(&ring, 1, 0, multishot_accept, listener, NULL, NULL, SOCK_CLOEXEC);
+	submit(&ring, 1);
+	for (i = 0; i < 10; i++) {
+		fds[i] = connect_to(&address, len);
+		answer = take(&ring);
+		expect_ge(answer.res, 0);
+		expect_eq(answer.flags & IORING_CQE_F_MORE, IORING_CQE_F_MORE);
+		close(answer.res);
+	}
+	add(&ring, 2, 0, cancel64, 1, 0);
+	submit(&ring, 1);
+	for (i = 0; i < 2; i++) {
+		answer = take(&ring);
+		expect_eq(answer.res, answer.user_data == 1 ? -ECANCELED : 0);
+		expect_eq(answer.flags & IORING_CQE_F_MORE, 0);
+	}
+	io_uring_queue_exit(&ring);
+	for (i = 0; i < 10; i++)
+		close(fds[i]);
+	close(listener);
+}
+
+FACT(a_multishot_poll_says_at_its_start_what_is_so_and_then_each_edge,
+     "gyre__stream_take() in ring/stream.c: a poll that begins again has missed nothing that is still so")
+{
+	struct test_pipe pipe = test_pipe();
+	struct io_uring ring;
+	struct answer answer;
+	unsigned i;
+	char byte;
+
+	open_ring(&ring, 4, 0, OURS);
+	if (!(ring.features & IORING_FEAT_RSRC_TAGS)) {
+		io_uring_queue_exit(&ring);
+		test_skip("this kernel has no multishot polls");
+	}
+	expect_eq(write(pipe.w, "x", 1), 1);
+	add(&ring, 1, 0, poll_multishot, pipe.r, POLLIN);
+	submit(&ring, 1);
+	for (i = 0; i < 10; i++) {
+		answer = take(&ring);
+		expect_eq(answer.res, POLLIN);
+		expect_eq(answer.flags & IORING_CQE_F_MORE, IORING_CQE_F_MORE);
+		expect_eq(read(pipe.r, &byte, 1), 1);
+		expect_eq(write(pipe.w, "x", 1), 1);
+	}
+	io_uring_queue_exit(&ring);
+	test_pipe_close(&pipe);
+}
+
+struct fact_buffers {
+	struct io_uring_buf_ring *ring;
+	char data[4][64];
+	unsigned tail;
+};
+
+static int register_group(struct io_uring *ring, const struct fact_buffers *buffers, unsigned group)
+{
+	struct io_uring_buf_reg reg = {
+		.ring_addr = (uintptr_t)buffers->ring, .ring_entries = 4, .bgid = (uint16_t)group,
+	};
+
+	return io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_PBUF_RING, &reg, 1);
+}
+
+static void give_buffer(struct fact_buffers *buffers, unsigned number)
+{
+	struct io_uring_buf *slot = (struct io_uring_buf *)buffers->ring + buffers->tail % 4;
+
+	slot->addr = (uintptr_t)buffers->data[number];
+	slot->len = sizeof(buffers->data[number]);
+	slot->bid = (uint16_t)number;
+	io_uring_smp_store_release(&buffers->ring->tail, (uint16_t)++buffers->tail);
+}
+
+/* Group 7 of ring, with count buffers in it. */
+static void open_group(struct io_uring *ring, struct fact_buffers *buffers, unsigned count)
+{
+	unsigned i;
+
+	memset(buffers, 0, sizeof(*buffers));
+	buffers->ring = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	expect(buffers->ring != MAP_FAILED);
+	expect_eq(register_group(ring, buffers, 7), 0);
+	for (i = 0; i < count; i++)
+		give_buffer(buffers, i);
+}
+
+static void close_group(struct fact_buffers *buffers)
+{
+	munmap(buffers->ring, 4096);
+}
+
+static void add_receive(struct io_uring *ring, uint64_t user_data, int fd)
+{
+	struct io_uring_sqe *sqe = next_sqe(ring, 0);
+
+	io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = 7;
+	sqe->user_data = user_data;
+}
+
+static void add_read_many(struct io_uring *ring, uint64_t user_data, int fd)
+{
+	struct io_uring_sqe *sqe = next_sqe(ring, 0);
+
+	io_uring_prep_rw(READ_MULTISHOT, sqe, fd, NULL, 0, NOWHERE);
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = 7;
+	sqe->user_data = user_data;
+}
+
+/* The next CQE has byte in a buffer, which is told. */
+static unsigned expect_received(struct io_uring *ring, struct fact_buffers *buffers, char byte)
+{
+	struct answer answer = take(ring);
+	unsigned number = answer.flags >> IORING_CQE_BUFFER_SHIFT;
+
+	expect_eq(answer.res, 1);
+	expect_eq(answer.flags & (IORING_CQE_F_MORE | IORING_CQE_F_BUFFER),
+		  IORING_CQE_F_MORE | IORING_CQE_F_BUFFER);
+	expect_lt(number, 4);
+	expect_eq(buffers->data[number][0], byte);
+	return number;
+}
+
+static void expect_last(struct io_uring *ring, uint64_t user_data, int res)
+{
+	struct answer answer = take(ring);
+
+	expect_eq(answer.user_data, user_data);
+	expect_eq(answer.res, res);
+	expect_eq(answer.flags & IORING_CQE_F_MORE, 0);
+}
+
+FACT(a_multishot_receive_without_a_buffer_ends_with_ENOBUFS_and_takes_nothing,
+     "may_go_on() in ring/stream.c: it begins again where it ended, when buffers are back")
+{
+	struct fact_buffers buffers;
+	struct io_uring ring;
+	unsigned numbers[2];
+	int pair[2], i;
+
+	open_ring_knowing(&ring, IORING_OP_SEND_ZC, 0);
+	open_group(&ring, &buffers, 2);
+	expect_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	for (i = 0; i < 3; i++)
+		expect_eq(send(pair[1], &"abc"[i], 1, 0), 1);
+	add_receive(&ring, 1, pair[0]);
+	submit(&ring, 1);
+	for (i = 0; i < 2; i++)
+		numbers[i] = expect_received(&ring, &buffers, "ab"[i]);
+	expect_last(&ring, 1, -ENOBUFS);
+	give_buffer(&buffers, numbers[0]);
+	add_receive(&ring, 2, pair[0]);
+	submit(&ring, 1);
+	expect_eq(expect_received(&ring, &buffers, 'c'), numbers[0]);
+	io_uring_queue_exit(&ring);
+	close(pair[0]);
+	close(pair[1]);
+	close_group(&buffers);
+}
+
+FACT(a_multishot_op_says_at_the_end_of_the_file_that_it_was_the_last,
+     "may_go_on() in ring/stream.c: no bytes end a stream, and it does not begin again")
+{
+	struct test_pipe pipe = test_pipe();
+	struct fact_buffers buffers;
+	struct io_uring ring;
+	int pair[2];
+
+	open_ring_knowing(&ring, READ_MULTISHOT, 0);
+	open_group(&ring, &buffers, 2);
+	expect_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	add_receive(&ring, 1, pair[0]);
+	submit(&ring, 1);
+	close(pair[1]);
+	expect_last(&ring, 1, 0);
+	add_read_many(&ring, 2, pipe.r);
+	submit(&ring, 1);
+	close(pipe.w);
+	expect_last(&ring, 2, 0);
+	io_uring_queue_exit(&ring);
+	close(pair[0]);
+	close(pipe.r);
+	close_group(&buffers);
+}
+
+FACT(a_multishot_read_of_what_cannot_be_polled_is_refused,
+     "ring/stream.h: that error is the stream's one result")
+{
+	struct fact_buffers buffers;
+	int fd = test_file(10);
+	struct io_uring ring;
+
+	open_ring_knowing(&ring, READ_MULTISHOT, 0);
+	open_group(&ring, &buffers, 2);
+	add_read_many(&ring, 1, fd);
+	submit(&ring, 1);
+	expect_last(&ring, 1, -EBADFD);
+	io_uring_queue_exit(&ring);
+	close(fd);
+	close_group(&buffers);
+}
+
+FACT(a_multishot_op_holds_its_file_from_the_submit_on,
+     "gyre__ring_barrier() in ring/turn.c: gyre_close_fd() does not wait for streams")
+{
+	struct test_pipe pipe = test_pipe(), other = test_pipe();
+	struct fact_buffers buffers;
+	struct io_uring ring;
+	int number;
+
+	open_ring_knowing(&ring, READ_MULTISHOT, 0);
+	open_group(&ring, &buffers, 2);
+	number = dup(pipe.r);
+	add_read_many(&ring, 1, number);
+	submit(&ring, 1);
+	put_at(number, other.r);
+	expect_eq(write(other.w, "b", 1), 1);
+	expect_eq(write(pipe.w, "a", 1), 1);
+	expect_received(&ring, &buffers, 'a');
+	io_uring_queue_exit(&ring);
+	close(number);
+	test_pipe_close(&pipe);
+	test_pipe_close(&other);
+	close_group(&buffers);
+}
+
+FACT(a_full_completion_queue_may_end_a_multishot_op_and_loses_none_of_its_results,
+     "may_go_on() in ring/stream.c: a result without F_MORE counts, and the op begins again")
+{
+	struct sockaddr_un address;
+	unsigned ends = 0, i;
+	struct io_uring ring;
+	int listener, fds[20];
+	struct answer answer;
+	socklen_t len;
+
+	open_ring_knowing(&ring, IORING_OP_SOCKET, 4);
+	listener = listen_at(&address, &len);
+	for (i = 0; i < 20; i++)
+		fds[i] = connect_to(&address, len);
+	add(&ring, 1, 0, multishot_accept, listener, NULL, NULL, SOCK_CLOEXEC);
+	submit(&ring, 1);
+	for (i = 0; i < 20; i++) {
+		answer = take(&ring);
+		expect_ge(answer.res, 0);
+		close(answer.res);
+		if (answer.flags & IORING_CQE_F_MORE)
+			continue;
+		ends++;
+		add(&ring, 1, 0, multishot_accept, listener, NULL, NULL, SOCK_CLOEXEC);
+		submit(&ring, 1);
+	}
+	test_note("it ended %u times", ends);
+	io_uring_queue_exit(&ring);
+	for (i = 0; i < 20; i++)
+		close(fds[i]);
+	close(listener);
+}
+
+FACT(a_group_of_buffers_that_is_there_is_refused_with_EEXIST,
+     "register_buffers() in ring/stream.c: it tries the next number")
+{
+	struct io_uring_buf_reg reg = { .bgid = 7 };
+	struct fact_buffers buffers;
+	struct io_uring ring;
+
+	open_ring_knowing(&ring, IORING_OP_SOCKET, 0);
+	open_group(&ring, &buffers, 2);
+	expect_eq(register_group(&ring, &buffers, 7), -EEXIST);
+	expect_eq(io_uring_register((unsigned)ring.ring_fd, IORING_UNREGISTER_PBUF_RING, &reg, 1), 0);
+	expect_eq(register_group(&ring, &buffers, 7), 0);
+	io_uring_queue_exit(&ring);
+	close_group(&buffers);
+}
+
+FACT(a_ring_of_buffers_stays_its_owners_after_a_fork,
+     "map_buffers() in ring/stream.c: it is not kept from children, and no page of it is parted")
+{
+	struct test_pipe go = test_pipe();
+	struct fact_buffers buffers;
+	struct io_uring ring;
+	int pair[2], wait_status, i;
+	pid_t pid;
+	char byte;
+
+	open_ring_knowing(&ring, IORING_OP_SEND_ZC, 0);
+	open_group(&ring, &buffers, 1);
+	expect_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	add_receive(&ring, 1, pair[0]);
+	submit(&ring, 1);
+	pid = fork();
+	expect_ge(pid, 0);
+	if (pid == 0) {		/* lives, with all its copies, while the buffers are given */
+		close(go.w);
+		_exit(read(go.r, &byte, 1) != 0);
+	}
+	for (i = 1; i < 4; i++)
+		give_buffer(&buffers, (unsigned)i);
+	for (i = 0; i < 4; i++) {
+		expect_eq(send(pair[1], &"abcd"[i], 1, 0), 1);
+		expect_eq(expect_received(&ring, &buffers, "abcd"[i]), i);
+	}
+	test_pipe_close(&go);
+	expect_eq(waitpid(pid, &wait_status, 0), pid);
+	expect_eq(wait_status, 0);
+	io_uring_queue_exit(&ring);
+	close(pair[0]);
+	close(pair[1]);
+	close_group(&buffers);
+}
+
 /* -------------------------------------------------------- end and fork -- */
 
 static bool is_at_end(int fd)
@@ -1364,6 +1741,189 @@ FACT(a_page_that_is_wiped_on_fork_reads_zero_in_a_child,
 	test_in_child(read_the_mark, page);
 	expect_eq(*page, 1);
 	munmap(page, 4096);
+}
+
+/* ---------------------------------------------------------------- memory -- */
+
+#define PAGES	64
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL	102	/* Linux 6.13 */
+#endif
+
+/* As stacks are mapped, without access around it: nothing beside it becomes part of it. */
+static char *map_pages(size_t page)
+{
+	char *ptr = mmap(NULL, (PAGES + 2) * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	expect(ptr != MAP_FAILED);
+	expect(mmap(ptr + page, PAGES * page, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK | MAP_FIXED, -1, 0) ==
+	       ptr + page);
+	madvise(ptr + page, PAGES * page, MADV_NOHUGEPAGE);
+	return ptr + page;
+}
+
+static void unmap_pages(char *ptr, size_t page)
+{
+	expect_eq(munmap(ptr - page, (PAGES + 2) * page), 0);
+}
+
+/* How many mappings lie in [from, from + len). */
+static unsigned mappings_within(const char *from, size_t len)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	unsigned long start, end;
+	unsigned count = 0;
+	char line[512];
+
+	expect(file);
+	while (fgets(line, sizeof(line), file)) {
+		expect_eq(sscanf(line, "%lx-%lx", &start, &end), 2);
+		count += start >= (uintptr_t)from && end <= (uintptr_t)from + len;
+	}
+	fclose(file);
+	return count;
+}
+
+static bool is_in_memory(char *ptr)
+{
+	unsigned char vec;
+
+	expect_eq(mincore(ptr, 1, &vec), 0);
+	return vec & 1;
+}
+
+/* Whether the kernel can read there: no access is an errno, and no signal. */
+static bool is_readable(const char *ptr)
+{
+	struct test_pipe pipe = test_pipe();
+	bool readable = write(pipe.w, ptr, 1) == 1;
+
+	expect(readable || errno == EFAULT);
+	test_pipe_close(&pipe);
+	return readable;
+}
+
+/* In every fourth page one. */
+static void install_guards(char *ptr, size_t page)
+{
+	unsigned i;
+
+	for (i = 0; i < PAGES; i += 4)
+		if (madvise(ptr + i * page, page, MADV_GUARD_INSTALL) < 0) {
+			expect_eq(errno, EINVAL);
+			test_skip("this kernel has no MADV_GUARD_INSTALL, and says EINVAL");
+		}
+}
+
+FACT(a_guard_is_refused_with_EINVAL_or_keeps_out_and_splits_no_mapping,
+     "make_guard() in workers/stack.c: more stacks than there may be mappings")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr = map_pages(page);
+	unsigned i;
+
+	install_guards(ptr, page);
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_readable(ptr + i * page), i % 4 != 0);
+	expect_eq(mappings_within(ptr, PAGES * page), 1);
+	unmap_pages(ptr, page);
+}
+
+FACT(a_guard_outlives_what_is_given_back_around_it,
+     "workers/stack.c: a stack that is given back and taken again is guarded as before")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr = map_pages(page);
+	unsigned i;
+
+	install_guards(ptr, page);
+	expect_eq(madvise(ptr, PAGES * page, MADV_DONTNEED), 0);
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_readable(ptr + i * page), i % 4 != 0);
+	unmap_pages(ptr, page);
+}
+
+FACT(a_page_lies_in_memory_from_its_first_use_until_it_is_given_back,
+     "look() in workers/stack.c: it takes the lowest such page for the depth of a stack")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr = map_pages(page);
+	unsigned i;
+
+	for (i = 0; i < PAGES; i += 3)
+		ptr[i * page + 17] = 1;
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_in_memory(ptr + i * page), i % 3 == 0);
+	expect_eq(madvise(ptr, PAGES / 2 * page, MADV_DONTNEED), 0);
+	for (i = 0; i < PAGES; i++)
+		expect_eq(is_in_memory(ptr + i * page), i >= PAGES / 2 && i % 3 == 0);
+	unmap_pages(ptr, page);
+}
+
+FACT(what_was_given_back_reads_zero,
+     "clear() in workers/stack.c: no job finds in a stack what another has left there")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), i;
+	char *ptr = map_pages(page);
+
+	memset(ptr, 0xee, PAGES * page);
+	expect_eq(madvise(ptr, PAGES * page, MADV_DONTNEED), 0);
+	for (i = 0; i < PAGES * page; i++)
+		expect_eq(ptr[i], 0);
+	unmap_pages(ptr, page);
+}
+
+FACT(memory_that_is_locked_is_not_given_back_and_says_EINVAL,
+     "clear() and push_cold() in workers/stack.c: they clear it by hand")
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *ptr;
+
+	if (TEST_UNDER_SANITIZER)
+		test_skip("a sanitizer locks no memory");
+	ptr = map_pages(page);
+	*ptr = 1;
+	if (mlock(ptr, page) < 0)
+		test_skip("this machine allows no locked memory");
+	expect_eq(madvise(ptr, page, MADV_DONTNEED), -1);
+	expect_eq(errno, EINVAL);
+	expect_eq(*ptr, 1);
+	expect_eq(madvise(ptr, page, MADV_GUARD_INSTALL), -1);
+	expect_eq(errno, EINVAL);
+	unmap_pages(ptr, page);
+}
+
+static void spend_mappings(void *arg)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), len = (size_t)*(unsigned *)arg * 2 * page, at;
+	char *ptr = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	expect(ptr != MAP_FAILED);
+	for (at = page; at < len; at += 2 * page)
+		if (mprotect(ptr + at, page, PROT_NONE) < 0)
+			break;
+	expect_lt(at, len);
+	expect_eq(errno, ENOMEM);
+}
+
+FACT(a_guard_that_would_be_one_mapping_too_many_says_ENOMEM,
+     "make_guard() in workers/stack.c: there is no stack without one")
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned limit = 0;
+
+	if (file) {
+		expect_eq(fscanf(file, "%u", &limit), 1);
+		fclose(file);
+	}
+	if (limit == 0 || limit > 100000)
+		test_skip("the limit of mappings is unknown or far away");
+	if (TEST_UNDER_SANITIZER)
+		test_skip("a sanitizer falls over at that limit");
+	test_in_child(spend_mappings, &limit);
 }
 
 TEST(architecture_lists_each_of_these_facts)

@@ -539,6 +539,9 @@ static void call_while_doomed(struct gyre *rt)
 	expect_eq(gyre_close_fd(rt, fd), 0);
 	expect_status(gyre_stats_write(rt, null_fd, GYRE_FORMAT_JSON), GYRE_OK);
 	expect_status(gyre_dump(rt, null_fd), GYRE_OK);
+	expect_status(gyre_context_set("name", "value"), GYRE_OK);
+	expect_str(gyre_context_get("name"), "value");
+	gyre_context_clear();
 }
 
 static void *be_doomed(void *arg)

@@ -218,7 +218,7 @@ class Threads:
         inferior = gdb.selected_inferior()
         selected = gdb.selected_thread()
         frame = gdb.selected_frame() if selected is not None else None
-        symbol = static_of("self_value", None)
+        symbol = static_of("gyre__self_value", None)
         for thread in inferior.threads():
             try:
                 handle = int.from_bytes(thread.handle(), "little")
@@ -316,7 +316,8 @@ has left. Ops that wait for room have no slot yet."""
         name = text(worker["name"])
         ring = worker["ring"]
         for slot, op in live_ops(ring):
-            if number(op["batch"]) or self.states.get(number(op["state"])) == "left":
+            if number(op["batch"]) or number(op["stream"]) or \
+                    self.states.get(number(op["state"])) == "left":
                 try:
                     print("  %s op %d: %s" % (name, slot, ", ".join(self.words(ring, op))))
                 except gdb.MemoryError as error:

@@ -171,7 +171,7 @@ static void enter_chunk(struct gyre__arena *arena, struct gyre__chunk *chunk)
 	arena->slack = 0;
 	chunk->next = arena->chunks;
 	arena->chunks = chunk;
-	arena->start = arena->at = chunk->data;
+	arena->start = arena->at = chunk->data + RED_ZONE;
 	set_end(arena);
 }
 
@@ -214,7 +214,7 @@ void gyre__arena_close(struct gyre__arena *arena)
 /* From the chunk at hand; counts says what of max it takes. NULL: has no room. */
 static void *take(struct gyre__arena *arena, size_t size, size_t align, size_t counts)
 {
-	size_t need = align_up(size, GYRE__ARENA_ALIGN) + RED_ZONE;
+	size_t need = align_up(size ? size : 1, GYRE__ARENA_ALIGN) + RED_ZONE;
 	size_t skip = -(uintptr_t)arena->at & (align - 1);
 	size_t left = (size_t)(chunk_end(arena) - arena->at);
 	char *ptr = arena->at + skip;
@@ -231,7 +231,8 @@ static void *take(struct gyre__arena *arena, size_t size, size_t align, size_t c
 /* A chunk of its own; the one at hand stays in use. */
 static void *take_own(struct gyre__arena *arena, size_t size, size_t align, size_t counts)
 {
-	struct gyre__chunk *chunk = chunk_make(sizeof(*chunk) + size + align, GYRE__CHUNK_CLASSES);
+	struct gyre__chunk *chunk = chunk_make(sizeof(*chunk) + RED_ZONE + size + align,
+					       GYRE__CHUNK_CLASSES);
 	char *ptr;
 
 	if (!chunk)
@@ -241,7 +242,7 @@ static void *take_own(struct gyre__arena *arena, size_t size, size_t align, size
 	arena->chunks->next = chunk;
 	arena->used += counts;
 	set_end(arena);
-	ptr = (char *)align_up((uintptr_t)chunk->data, align);
+	ptr = (char *)align_up((uintptr_t)chunk->data + RED_ZONE, align);
 	show(ptr, size);
 	return ptr;
 }
@@ -269,9 +270,7 @@ void *gyre__arena_alloc_slow(struct gyre__arena *arena, size_t size, size_t alig
 		return NULL;
 	if (align < GYRE__ARENA_ALIGN)
 		align = GYRE__ARENA_ALIGN;
-	if (size == 0)
-		size = 1;
-	counts = align_up(size, GYRE__ARENA_ALIGN);
+	counts = align_up(size ? size : 1, GYRE__ARENA_ALIGN);
 	if (counts < align)
 		counts = align;
 	if (counts > room)
@@ -279,7 +278,7 @@ void *gyre__arena_alloc_slow(struct gyre__arena *arena, size_t size, size_t alig
 	ptr = take(arena, size, align, counts);
 	if (ptr)
 		return ptr;
-	class = next_class(arena, sizeof(*chunk) + counts + align + RED_ZONE);
+	class = next_class(arena, sizeof(*chunk) + counts + align + 2 * RED_ZONE);
 	if (class == GYRE__CHUNK_CLASSES)
 		return take_own(arena, size, align, counts);
 	chunk = chunk_get(arena->cache, class);

@@ -105,6 +105,7 @@ void gyre__crew_free(struct gyre__crew *crew)
 
 	for (i = 0; i < crew->count; i++) {
 		gyre__ring_close(&crew->worker[i]->ring);
+		gyre__free(crew->worker[i]->tasks.outlasted);
 		gyre__free(crew->worker[i]);
 	}
 	gyre__free(crew);

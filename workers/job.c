@@ -6,6 +6,8 @@
 
 #include "ring/sys.h"
 
+#define LAST_STACK_SIZE	((size_t)256 << 10)
+
 /* ------------------------------------------------------------- answers -- */
 
 /* On whichever thread: what came of it stands in the handle, and is nobody's to change from here on. */
@@ -106,6 +108,46 @@ static void finish(struct gyre__job *job)
 	tell(handle, tasks->ring);
 }
 
+void gyre__job_hold(struct gyre__job *job, struct gyre__held *held,
+		    void (*release)(struct gyre__held *held))
+{
+	held->job = job;
+	held->release = release;
+	held->prev = NULL;
+	held->next = job->held;
+	if (job->held)
+		job->held->prev = held;
+	job->held = held;
+}
+
+void gyre__job_let_go(struct gyre__held *held)
+{
+	if (held->prev)
+		held->prev->next = held->next;
+	else
+		held->job->held = held->next;
+	if (held->next)
+		held->next->prev = held->prev;
+}
+
+void gyre__job_may_finish(struct gyre__job *job)
+{
+	if (job->live == 0 && !job->held)
+		finish(job);
+}
+
+/* Its last task has left; what it still holds is told to go. */
+static void end_job(struct gyre__job *job)
+{
+	struct gyre__held *held, *next;
+
+	for (held = job->held; held; held = next) {
+		next = held->next;
+		held->release(held);
+	}
+	gyre__job_may_finish(job);
+}
+
 static void cancel_tasks(struct gyre__job *job)
 {
 	struct gyre__task *task;
@@ -165,7 +207,7 @@ void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
 		cancel_tasks(job);
 	}
 	if (job->live == 0)
-		finish(job);
+		end_job(job);
 }
 
 /* ----------------------------------------------------------- beginning -- */
@@ -287,4 +329,33 @@ void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle)
 	if (deadline_ns != GYRE__NEVER)
 		gyre__alarm_set(&tasks->alarms, &job->alarm, deadline_ns);
 	tasks->hooks.job_begins(job->first, handle);
+}
+
+static void free_last(struct gyre_job *handle)
+{
+	gyre__free(handle->panic);
+	gyre__free(handle);
+}
+
+bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg)
+{
+	struct gyre_job *handle = gyre__zalloc(sizeof(*handle));
+	struct gyre__job *job;
+
+	if (!handle)
+		return false;
+	handle->fn = fn;
+	handle->arg = arg;
+	handle->stack_size = LAST_STACK_SIZE;
+	handle->unref = free_last;
+	job = job_new(tasks, handle);
+	if (!job) {
+		gyre__free(handle);
+		return false;
+	}
+	link_job(job);
+	handle->job = job;
+	if (tasks->end_reason != GYRE_OK)
+		gyre__job_cancel(job, tasks->end_reason);
+	return true;
 }

@@ -59,6 +59,14 @@ struct gyre_job {
 	void (*unref)(struct gyre_job *handle);	/* on the heap: the job gives up its reference; else NULL */
 };
 
+/* What a job does not end before, besides its tasks. Embedded by its user. */
+struct gyre__held {
+	struct gyre__job *job;
+	struct gyre__held *next, *prev;
+	/* The last task has left: let it go, now or when it can be. */
+	void (*release)(struct gyre__held *held);
+};
+
 struct gyre__job {
 	struct gyre__arena arena;
 	struct gyre__tasks *home;
@@ -66,6 +74,7 @@ struct gyre__job {
 	struct gyre__job *next, *prev;	/* of its worker */
 	struct gyre__task *tasks;	/* alive, the first one among them */
 	uint32_t live;
+	struct gyre__held *held;
 	uint32_t unjoined;		/* slots of tasks that have ended and may still be joined */
 	struct gyre__task *first;	/* NULL: it has ended, and the rest is on its way out */
 	const char *name;
@@ -88,6 +97,9 @@ void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle);
 struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
 				void *arg, struct gyre_task **ret_handle);
 
+/* The last job of a worker that ends: its own, whatever else may not begin any more. False: no memory. */
+bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg);
+
 /* Asks all of its tasks to end. reason: what its status will be. */
 void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason);
 
@@ -100,6 +112,13 @@ void gyre__job_panic(struct gyre__job *job, char *text);
 /* For task.c: task is at its end. The job may be gone after this. */
 void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
 			  enum gyre__task_end end, int result);
+
+void gyre__job_hold(struct gyre__job *job, struct gyre__held *held,
+		    void (*release)(struct gyre__held *held));
+/* held may be freed after this. Where no task is left, gyre__job_may_finish() comes next, but in release(). */
+void gyre__job_let_go(struct gyre__held *held);
+/* The job may be gone after this. */
+void gyre__job_may_finish(struct gyre__job *job);
 
 static inline uint32_t *gyre__job_unjoined(struct gyre__job *job)
 {

@@ -171,17 +171,15 @@ struct gyre__stack *gyre__stack_get_slow(struct gyre__stacks *stacks, unsigned n
 
 /*
  * How deep a stack was used, in bytes from its top: down to the lowest page that
- * lies in memory. A page that was swapped out is missed. *ret_run: so many bytes
- * at the top lie in memory without a gap. 0: the kernel does not tell.
+ * lies in memory. What was swapped out is missed. 0: the kernel does not tell.
  */
-static size_t look(struct gyre__stacks *stacks, const struct gyre__stack *stack, size_t *ret_run)
+static size_t find_depth(struct gyre__stacks *stacks, const struct gyre__stack *stack)
 {
 	size_t size = stacks->classes[stack->class].size;
 	size_t left = size, depth = 0, len, pages, i;
 	unsigned char in_memory[LOOK_PAGES];
-	bool found, gap = false;
+	bool found;
 
-	*ret_run = 0;
 	do {
 		len = left < LOOK_PAGES * stacks->page ? left : LOOK_PAGES * stacks->page;
 		left -= len;
@@ -190,20 +188,41 @@ static size_t look(struct gyre__stacks *stacks, const struct gyre__stack *stack,
 		found = false;
 		pages = len / stacks->page;
 		for (i = pages; i-- > 0;) {
-			if (!(in_memory[i] & 1)) {
-				gap = true;
+			if (!(in_memory[i] & 1))
 				continue;
-			}
 			found = true;
 			depth = size - left - i * stacks->page;
-			if (!gap)
-				*ret_run = depth;
 		}
 	} while (found && left > 0);
-	if (depth > gyre__load(&stacks->high_water, relaxed))
-		gyre__store(&stacks->high_water, depth, relaxed);
 	return depth;
 }
+
+/* The same, learning from it. It costs a microsecond or two. */
+static size_t look(struct gyre__stacks *stacks, const struct gyre__stack *stack)
+{
+	struct gyre__stack_class *class = &stacks->classes[stack->class];
+	size_t depth = find_depth(stacks, stack);
+
+	class->usual = depth < stacks->page ? stacks->page : depth < stacks->keep ? depth :
+		       stacks->keep;
+	if (depth > stacks->keep)
+		stacks->look_every = GYRE__STACK_LOOK_EVERY;
+	if (depth > gyre__load(&stacks->high_water, relaxed)) {
+		stacks->look_every = GYRE__STACK_LOOK_EVERY;
+		gyre__store(&stacks->high_water, depth, relaxed);
+	}
+	return depth;
+}
+
+static bool look_is_due(struct gyre__stacks *stacks)
+{
+	if (stacks->until_look > 0)
+		return false;
+	if (stacks->look_every < GYRE__STACK_LOOK_EVERY_MAX)
+		stacks->look_every *= 2;
+	return true;
+}
+
 
 /* Everything below the top bytes; false: it is there as before. */
 static bool give_back_below(struct gyre__stacks *stacks, struct gyre__stack *stack, size_t top)
@@ -213,16 +232,17 @@ static bool give_back_below(struct gyre__stacks *stacks, struct gyre__stack *sta
 	return size <= top || gyre__sys->madvise(stack->base, size - top, MADV_DONTNEED) >= 0;
 }
 
-/* For the next user to find nothing. What is in memory at the top stays there. */
-static void clear(struct gyre__stacks *stacks, struct gyre__stack *stack, size_t run)
+/*
+ * For the next user to find nothing. The top stays in memory, as far as stacks are
+ * usually used; all below it is given back, whether it was used or not.
+ */
+static void clear(struct gyre__stacks *stacks, struct gyre__stack *stack)
 {
-	char *end = (char *)stack->base + stacks->classes[stack->class].size, *from;
+	const struct gyre__stack_class *class = &stacks->classes[stack->class];
+	char *from = stack->base;
 
-	if (run > GYRE__STACK_HOT_BYTES)
-		run = GYRE__STACK_HOT_BYTES;
-	if (run < stacks->page)
-		run = stacks->page;
-	from = give_back_below(stacks, stack, run) ? end - run : stack->base;
+	if (give_back_below(stacks, stack, class->usual))
+		from += class->size - class->usual;
 	memset(from, 0, (size_t)((char *)stack - from));
 }
 
@@ -254,21 +274,23 @@ static void push_cold(struct gyre__stacks *stacks, struct gyre__stack *stack)
 void gyre__stack_put_slow(struct gyre__stacks *stacks, struct gyre__stack *stack)
 {
 	struct gyre__stack_class *class = &stacks->classes[stack->class];
-	size_t depth, run;
+	bool full = class->hot_count >= class->hot_max;
+	bool due = look_is_due(stacks);
+	size_t depth = 0;
 
-	if (stacks->until_look == 0)
-		stacks->until_look = GYRE__STACK_LOOK_EVERY;
 	gyre__count(&stacks->live, -1);
-	depth = look(stacks, stack, &run);
-	if (class->hot_count >= class->hot_max) {
+	if (due || full)
+		depth = look(stacks, stack);
+	if (due)
+		stacks->until_look = stacks->look_every;
+	if (full) {
 		push_cold(stacks, stack);
 		return;
 	}
 	if (stacks->zero)
-		clear(stacks, stack, run);
-	else if (depth == 0 || depth > GYRE__STACK_HOT_BYTES ||
-		 class->size > LOOK_PAGES * stacks->page)
-		give_back_below(stacks, stack, GYRE__STACK_HOT_BYTES);
+		clear(stacks, stack);
+	else if (depth == 0 || depth > stacks->keep || class->size > LOOK_PAGES * stacks->page)
+		give_back_below(stacks, stack, stacks->keep);
 	push_hot(stacks, stack);
 }
 
@@ -285,9 +307,12 @@ void gyre__stacks_init(struct gyre__stacks *stacks)
 	unsigned i;
 
 	memset(stacks, 0, sizeof(*stacks));
-	stacks->until_look = GYRE__STACK_LOOK_EVERY;
+	stacks->until_look = stacks->look_every = GYRE__STACK_LOOK_EVERY;
 	stacks->page = getauxval(AT_PAGESZ);
 	stacks->guard = GYRE__STACK_FRAME_MAX + stacks->page;
+	stacks->keep = GYRE__STACK_HOT_BYTES;
+	if (stacks->keep < stacks->page)
+		stacks->keep = stacks->page;
 #ifdef GYRE_SIM
 	stacks->guard = stacks->page;
 #endif
@@ -296,6 +321,7 @@ void gyre__stacks_init(struct gyre__stacks *stacks)
 		class->size = GYRE__STACK_SIZE_MIN << i;
 		if (class->size < stacks->page)
 			class->size = stacks->page;
+		class->usual = stacks->page;
 		class->hot_max = between(GYRE__STACKS_HOT_BYTES_MAX / class->size, 0,
 					 GYRE__STACKS_HOT_MAX);
 		class->slab_count = between(SLAB_BYTES_FIRST / slot_bytes(stacks, class), 1,

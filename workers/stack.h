@@ -31,8 +31,12 @@
 #define GYRE__STACKS_HOT_BYTES_MAX	((size_t)16 << 20)
 /* What an idle stack that was found to be deeper keeps. */
 #define GYRE__STACK_HOT_BYTES		((size_t)16 << 10)
-/* One put in so many looks how deep its stack was used. */
+/*
+ * One put in so many looks how deep its stack was used: the first number at first
+ * and after a surprise, twice as many each time without one, up to the second.
+ */
 #define GYRE__STACK_LOOK_EVERY		64
+#define GYRE__STACK_LOOK_EVERY_MAX	1024
 
 /*
  * A frame that is larger than the guard steps over it; below the guard's size
@@ -67,6 +71,7 @@ struct gyre__stack_class {
 	unsigned hot_count, hot_max;
 	unsigned slab_count, slab_count_max;	/* stacks of the next slab, and of the largest */
 	size_t size;			/* of a stack, its record included */
+	size_t usual;			/* depth, as the last look found it: one page to what is kept */
 	struct gyre__stack_slab *slabs;	/* the newest first: only that has room to carve */
 	struct gyre__stack_slab *cold;	/* those that have idle stacks without memory */
 };
@@ -75,8 +80,10 @@ struct gyre__stacks {
 	bool zero;		/* set after init, before the first get: no user sees another's bytes */
 	bool guards_refused;	/* this kernel knows no guards that are cheaper than mappings */
 	unsigned until_look;	/* puts until one looks */
+	unsigned look_every;
 	size_t page;
 	size_t guard;
+	size_t keep;		/* GYRE__STACK_HOT_BYTES, or a page where that is larger */
 	/* Read by any thread; each for itself, so relaxed on both sides. */
 	_Atomic uint64_t live;		/* given out */
 	_Atomic uint64_t cached;	/* idle, with their memory */

@@ -446,6 +446,8 @@ void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int res
 {
 	struct gyre__tasks *tasks = task->home;
 
+	while (gyre__unlikely(task->local_makes))
+		gyre__local_abandon(task);
 	task->shielded = true;
 	run_defers(task);
 	tell_joiner(task, end, result);
@@ -497,6 +499,7 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->upper_made = false;
 	task->children = NULL;
 	task->joiner = task->joining = NULL;
+	task->local_makes = NULL;
 	gyre__alarm_init(&task->alarm, alarm_due);
 }
 
@@ -569,6 +572,7 @@ void gyre__tasks_end(struct gyre__tasks *tasks)
 	GYRE_ASSERT(tasks->jobs_live == 0);
 	GYRE_ASSERT(!tasks->ready_head);
 	gyre__fiber_done(&tasks->scheduler);
+	gyre__locals_done(&tasks->locals);
 	gyre__stacks_done(&tasks->stacks);
 	gyre__chunks_done(&tasks->chunks);
 	gyre__alarms_done(&tasks->alarms);

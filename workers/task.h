@@ -19,6 +19,7 @@
 #include "alarm.h"
 #include "arena.h"
 #include "fiber.h"
+#include "local.h"
 #include "ring/ring.h"
 #include "stack.h"
 
@@ -99,6 +100,8 @@ struct gyre__task {
 	struct gyre__task *joiner, *joining;
 	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
 	int joined_result;
+	struct gyre__local_entry *local_makes, *local_waits;
+	struct gyre__task *local_next;		/* who waits for the same one */
 	struct gyre__batch far_wake;		/* from another worker or thread */
 	char upper[] GYRE__OWN_LINE;
 };
@@ -123,7 +126,10 @@ struct gyre__task_counters {
 struct gyre__task_hooks {
 	size_t upper_size;
 	void (*job_begins)(struct gyre__task *first, struct gyre_job *handle);
+	/* Does the end of target wait for that of task, through joins and jobs? */
+	bool (*is_circle)(const struct gyre__task *target, const struct gyre__task *task);
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
+	void (*outlasting)(struct gyre__tasks *tasks);	/* what lives is about to be cancelled: the drain is over */
 };
 
 /* All tasks and jobs of one worker. */
@@ -139,6 +145,7 @@ struct gyre__tasks {
 	struct gyre__stacks stacks;
 	struct gyre__chunks chunks;
 	struct gyre__alarms alarms;
+	struct gyre__locals locals;
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
@@ -150,6 +157,7 @@ struct gyre__tasks {
 	uint64_t since_ns;			/* stall_ns: when the running task began to */
 	_Atomic(gyre_task_fn *) stalled;	/* stall_ns: what runs now, for who asks from outside */
 	_Atomic uint64_t stalled_ns;		/* and since when */
+	char *outlasted;			/* what outlasting() has written down; freed with the worker */
 	struct gyre__task_counters counters;
 };
 

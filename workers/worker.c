@@ -34,6 +34,7 @@ static bool end_jobs(struct gyre__worker *worker)
 	if (gyre__likely(worker->ring.phase < GYRE__RING_CANCELLING) ||
 	    worker->tasks.end_reason != GYRE_OK)
 		return false;
+	worker->tasks.hooks.outlasting(&worker->tasks);
 	gyre__jobs_end(&worker->tasks, worker->ring.phase == GYRE__RING_CANCELLING ?
 		       GYRE_CANCELLED : GYRE_WORKER_DEAD);
 	return true;
@@ -45,6 +46,8 @@ static bool worker_turn(struct gyre__worker *worker)
 	bool did = gyre__ring_turn(&worker->ring);
 
 	did |= end_jobs(worker);
+	if (gyre__unlikely(worker->ring.sealed) && worker->tasks.jobs_live == 0)
+		did |= gyre__locals_end(&worker->tasks);
 	did |= gyre__tasks_run(&worker->tasks);
 	return did;
 }

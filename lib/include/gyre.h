@@ -1150,6 +1150,9 @@ void gyre_job_cancel(struct gyre_job *job);
  */
 void gyre_job_detach(struct gyre_job *job);
 
+/* Since: 0.1 */
+enum gyre_status gyre_offload(struct gyre *rt, gyre_task_fn *fn, void *arg, int *ret_result);
+
 /* --------------------------------------------------------- inside a job -- */
 
 /*
@@ -1327,6 +1330,90 @@ void gyre_panic(const char *format, ...)
  * Since: 0.1
  */
 const char *gyre_last_panic(void);
+/* Since: 0.1 */
+struct gyre_stream;
+
+/* Since: 0.1 */
+enum gyre_status gyre_stream_open(gyre_prep_fn *prep, void *arg, struct gyre_stream **ret);
+
+/* Since: 0.1 */
+enum gyre_status gyre_stream_next(struct gyre_stream *stream, int *ret_res, uint32_t *ret_cqe_flags);
+
+/* Since: 0.1 */
+enum gyre_status gyre_stream_open_buffers(gyre_prep_fn *prep, void *arg, size_t buffer_size,
+					  unsigned buffers, struct gyre_stream **ret);
+
+/* Since: 0.1 */
+const void *gyre_stream_data(struct gyre_stream *stream);
+
+/* Since: 0.1 */
+void gyre_stream_close(struct gyre_stream *stream);
+
+/* ------------------------------------------------------- worker locals -- */
+
+/* Since: 0.1 */
+struct gyre_local {
+	void *(*create)(void *arg);
+	void (*destroy)(void *value);
+	void *arg;
+	uint64_t internal[2];
+};
+
+/* Since: 0.1 */
+#define GYRE_LOCAL_INIT(create_fn, destroy_fn, arg_ptr) { (create_fn), (destroy_fn), (arg_ptr), { 0 } }
+
+/* Since: 0.1 */
+enum gyre_status gyre_local_get(struct gyre_local *local, void **ret);
+
+/* ------------------------------------------------------------ context -- */
+
+/*
+ * Pairs of a name and a value, both text, that belong to the calling thread:
+ * the id of a request, say, for whatever logs on its behalf further down. What
+ * one thread sets, no other sees. A thread starts with none, and takes them
+ * along when it ends; the child of a fork() has those of the thread that forked.
+ * No runtime is needed.
+ *
+ * In a prep callback, which runs for no thread of the program, there are none,
+ * and none can be set.
+ */
+
+/*
+ * Sets name to value, or with NULL removes it, which it need not be there for.
+ * Both are copied; value may be one that gyre_context_get() gave out.
+ *
+ * GYRE_INVALID: name is NULL, empty or longer than 255 bytes, or value longer
+ * than 65536. GYRE_NO_MEMORY: there is none, or the pairs would be more than 64,
+ * or have more than 1 MiB of names and values. GYRE_NO_REACTOR: in a prep
+ * callback. After a refusal all is as it was.
+ *
+ * Since: 0.1
+ */
+enum gyre_status gyre_context_set(const char *name, const char *value);
+
+/*
+ * The value of name, NULL where it is not set. It stays where it is until name
+ * is set again or removed, gyre_context_clear() is called, or the thread ends.
+ *
+ * Since: 0.1
+ */
+const char *gyre_context_get(const char *name);
+
+/*
+ * Removes all pairs.
+ *
+ * Since: 0.1
+ */
+void gyre_context_clear(void);
+
+/*
+ * Calls fn(name, value, arg) for each pair, in the order in which their names
+ * were first set. fn may set, remove and clear: it is called for the pairs as
+ * they were at the start, and they live until the call returns.
+ *
+ * Since: 0.1
+ */
+void gyre_context_each(void (*fn)(const char *, const char *, void *), void *arg);
 
 /* ----------------------------------------------------------- statistics -- */
 
@@ -1390,6 +1477,7 @@ struct gyre_stats {
 	uint64_t durable_by_ring;	/* by the same through a worker's ring, */
 	uint64_t durable_by_group;	/* and by a write and a flush that can be shared */
 	uint64_t durable_failed_files;	/* now: since a flush of theirs has failed */
+	uint64_t stack_bytes_max;	/* deepest use of a task's stack that was seen; not each is looked at */
 };
 
 /*

@@ -180,7 +180,9 @@ static void excuse(enum gyre__fault_call call, int fd, int error)
 		sim_uring_break(fd);
 	if (call == GYRE__FAULT_munmap)
 		sim_excuse_mapping();
-	if (call == GYRE__FAULT_eventfd_read)
+	/* Neither of what could not be emptied nor of what is said to be no more. */
+	if (call == GYRE__FAULT_eventfd_read ||
+	    (call == GYRE__FAULT_eventfd_write && error == EBADF))
 		sim_excuse_descriptor(fd);
 }
 

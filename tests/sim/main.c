@@ -49,6 +49,8 @@ static const struct sim_scenario scenario_table[] = {
 	{ "durable-death", "the same with two workers, of which one dies", scenario_durable_death,
 	  true },
 	{ "program", "one thread that calls each function of the library", scenario_program, false },
+	{ "offload", "threads that push work to helpers, and others that close the pool",
+	  scenario_offload, false },
 };
 
 #define SCENARIOS (sizeof(scenario_table) / sizeof(scenario_table[0]))

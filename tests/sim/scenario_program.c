@@ -210,6 +210,30 @@ static void call_as_usual(void)
 		sim_fail("a failure is over, and still a call is answered %s", gyre_last_error());
 }
 
+static void set_another(const char *name, const char *value, void *arg)
+{
+	(void)arg;
+	if (strcmp(name, "name") == 0 && strcmp(value, "value") == 0)
+		sim_check_told(gyre_context_set("another", value));
+}
+
+/* Alone, and while it is shared. */
+static void use_the_context(void)
+{
+	enum gyre_status status = gyre_context_set("name", "value");
+
+	sim_check_told(status);
+	if (status == GYRE_OK && !gyre_context_get("name"))
+		sim_fail("the context has lost what was set");
+	if (status != GYRE_OK && (status != GYRE_NO_MEMORY || !sim_fault_happened()))
+		sim_fail("gyre_context_set: %s, and nothing has failed", gyre_status_name(status));
+	gyre_context_each(set_another, NULL);
+	if (status == GYRE_OK && !gyre_context_get("name"))
+		sim_fail("the context has lost what was set before");
+	if (sim_chance(500))
+		gyre_context_clear();
+}
+
 void scenario_program(void *arg)
 {
 	(void)arg;
@@ -217,6 +241,7 @@ void scenario_program(void *arg)
 	play.on_ring = sim_chance(400);
 	setenv("GYRE_ROUTE", play.on_ring ? "ring" : "caller", 1);
 	sim_scenario_pipe(play.pipe);
+	use_the_context();
 	play.file = sim_scenario_file("the contents of a file, forty bytes long", FILE_BYTES);
 	if (sim_open(1 + (unsigned)sim_random(2), sim_random(SIM_MS), &play.rt)) {
 		call_as_usual();

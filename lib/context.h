@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A context: the name and value pairs of a thread. Several may have one in
+ * common; who changes it while it is shared makes one of its own first.
+ */
+#ifndef GYRE_LIB_CONTEXT_H
+#define GYRE_LIB_CONTEXT_H
+
+#define GYRE__CONTEXT_NAME_MAX	255		/* bytes of a name */
+#define GYRE__CONTEXT_VALUE_MAX	65536		/* bytes of a value */
+#define GYRE__CONTEXT_PAIRS_MAX	64		/* of one context */
+#define GYRE__CONTEXT_BYTES_MAX	(1u << 20)	/* names and values of one context */
+
+struct gyre__context;				/* immutable while shared; NULL: empty */
+
+/* One more owner. Any thread that has it; NULL gives NULL, and costs nothing. */
+struct gyre__context *gyre__context_share(struct gyre__context *context);
+
+/* One owner less, any thread. */
+void gyre__context_drop(struct gyre__context *context);
+
+#endif

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A call to a helper lies on its caller's stack, as the caller waits for it
+ * whatever happens: what runs there cannot be cut off. The helper is a thread
+ * with a record of its own, so all that it calls takes it for a plain thread.
+ */
+#include "offload.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <string.h>
+
+#include "context.h"
+#include "jobs.h"
+#include "workers/offload.h"
+
+struct offloaded {
+	struct gyre__offload_work work;
+	struct gyre__thread *caller;
+	gyre_task_fn *fn;		/* a user's; or */
+	void (*own)(void *arg);		/* the library's */
+	void *arg;
+	struct gyre__job *job;		/* on whose behalf */
+	struct gyre__context *context;	/* handed over to the helper */
+	jmp_buf base;			/* where a panic ends */
+
+	int result;
+	bool panicked;
+	char *panic;
+	enum gyre_status last_status;	/* own: of the helper's last call */
+	enum gyre_effect last_effect;
+	bool remarked;
+	char last_error[sizeof(((struct gyre__thread *)0)->last_error)];
+};
+
+/* ------------------------------------------------------------ the helper -- */
+
+static int begin_helper(void *arg)
+{
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (!self)
+		return -ENOMEM;
+	self->helps = arg;
+	return 0;
+}
+
+static void finish_helper(void *arg)
+{
+	struct gyre__thread *self = gyre__self();
+
+	(void)arg;
+	self->helps = NULL;
+}
+
+enum gyre_status gyre__offload_open_for(struct gyre *rt)
+{
+	const struct gyre__offload_config config = {
+		.name = rt->settings.name,
+		.threads_max = rt->settings.offload_threads,
+		.begin = begin_helper,
+		.finish = finish_helper,
+		.arg = rt,
+	};
+	int rc = gyre__offload_open(&config, &rt->offload);
+
+	return rc < 0 ? gyre__fail_system("gyre_open", rc, "the pool of helper threads") : GYRE_OK;
+}
+
+static void note_last_call(struct offloaded *call, const struct gyre__thread *self)
+{
+	call->last_status = self->last_status;
+	call->last_effect = self->last_effect;
+	call->remarked = self->remarked;
+	memcpy(call->last_error, self->last_error, sizeof(call->last_error));
+}
+
+/* Where the thread's record could not be made, begin_helper() has failed, and user code finds none either. */
+static void run_here(struct offloaded *call, struct gyre__thread *self)
+{
+	struct gyre__context *context = self->context;
+
+	self->serves = call->job;
+	self->offloaded = call;
+	self->context = call->context;
+	if (call->own) {
+		call->own(call->arg);
+		note_last_call(call, self);
+	} else if (setjmp(call->base) == 0) {
+		call->result = call->fn(call->arg);
+	} else {
+		call->panicked = true;
+	}
+	gyre__context_drop(self->context);
+	self->context = context;
+	self->offloaded = NULL;
+	self->serves = NULL;
+}
+
+/* Whoever waits, wherever it does: goes on, and takes the call's memory with it. */
+static void tell(struct gyre__thread *caller)
+{
+	if (caller->task)
+		gyre__task_wake(caller->task, NULL);
+	else
+		gyre__reply_give(&caller->reply);
+}
+
+static void run(struct gyre__offload_work *work)
+{
+	struct offloaded *call = gyre__container_of(work, struct offloaded, work);
+	struct gyre__thread *self = gyre__thread_self();
+
+	if (self) {
+		run_here(call, self);
+	} else {
+		call->last_status = GYRE_NO_MEMORY;
+		gyre__context_drop(call->context);
+	}
+	tell(call->caller);
+}
+
+void gyre__offload_panic(char *text)
+{
+	struct gyre__thread *self = gyre__self();
+	struct offloaded *call = self ? self->offloaded : NULL;
+
+	if (!call || call->own)
+		return;
+	call->panic = text;
+	longjmp(call->base, 1);
+}
+
+/* ------------------------------------------------------------- the caller -- */
+
+static enum gyre_status report_unpushed(const char *function, int rc)
+{
+	if (rc == -ESHUTDOWN)
+		return gyre__fail(function, GYRE_CLOSED, "the runtime is closed");
+	return gyre__fail_system(function, rc, "start of a helper thread");
+}
+
+/* GYRE_OK: it has run. */
+static enum gyre_status call_and_wait(const char *function, struct gyre__thread *self,
+				      struct gyre *rt, struct offloaded *call)
+{
+	struct gyre__wait wait = { .what = function };
+	enum gyre_status status = gyre__thread_make_reply(self, function);
+	int rc;
+
+	if (status != GYRE_OK)
+		return status;
+	call->caller = self;
+	call->job = gyre__thread_job(self);
+	call->work.run = run;
+	call->context = gyre__context_share(self->context);
+	if (!self->task)
+		gyre__reply_expect(&self->reply);
+	rc = gyre__offload_push(rt->offload, &call->work);
+	if (rc < 0) {
+		if (!self->task)
+			gyre__reply_forget(&self->reply);
+		gyre__context_drop(call->context);
+		return report_unpushed(function, rc);
+	}
+	if (self->task)
+		gyre__task_park(self->task, &wait);
+	else
+		gyre__reply_await(&self->reply);
+	return GYRE_OK;
+}
+
+void gyre__helper_waits(struct gyre__thread *self)
+{
+	if (self->helps)
+		gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
+}
+
+void gyre__helper_goes_on(struct gyre__thread *self)
+{
+	if (self->helps)
+		gyre__fetch_sub(&self->helps->helpers_waiting, 1, seq_cst);
+}
+
+/* All helpers wait for something that may be waiting for this: nobody would ever run it. */
+static bool nobody_is_free(struct gyre *rt)
+{
+	return gyre__load(&rt->helpers_waiting, seq_cst) >= rt->settings.offload_threads;
+}
+
+static enum gyre_status offload(struct gyre__thread *self, struct gyre *rt, gyre_task_fn *fn,
+				void *arg, int *ret_result)
+{
+	struct offloaded call = { .fn = fn, .arg = arg };
+	enum gyre_status status;
+
+	if (!fn)
+		return gyre__fail("gyre_offload", GYRE_INVALID, "fn is NULL");
+	gyre__helper_waits(self);
+	if (nobody_is_free(rt))
+		status = gyre__fail("gyre_offload", GYRE_WOULD_DEADLOCK, "each of the %u helper threads "
+				    "waits for others already: raise offload_threads",
+				    rt->settings.offload_threads);
+	else
+		status = call_and_wait("gyre_offload", self, rt, &call);
+	gyre__helper_goes_on(self);
+	if (status != GYRE_OK)
+		return status;
+	if (call.panicked) {
+		gyre__note_panic(self, call.panic);
+		return gyre__fail_effect("gyre_offload", GYRE_RESPONSE_LOST, GYRE_EFFECT_UNKNOWN,
+					 "the function panicked: %s", gyre_last_panic());
+	}
+	if (ret_result)
+		*ret_result = call.result;
+	gyre__thread_succeed(self);
+	return GYRE_OK;
+}
+
+enum gyre_status gyre_offload(struct gyre *rt, gyre_task_fn *fn, void *arg, int *ret_result)
+{
+	struct gyre__thread *self;
+	enum gyre_status status = gyre__runtime_enter(__func__, &rt, &self);
+
+	if (status != GYRE_OK)
+		return status;
+	status = offload(self, rt, fn, arg, ret_result);
+	gyre__thread_leave(self);
+	return status;
+}
+
+enum gyre_status gyre__elsewhere(const char *function, struct gyre__thread *self,
+				 void (*fn)(void *arg), void *arg)
+{
+	struct offloaded call = { .own = fn, .arg = arg };
+	enum gyre_status status = gyre__task_may_wait(self->task);
+
+	if (status != GYRE_OK)
+		return gyre__fail(function, status, "the task was cancelled: it is to return");
+	status = call_and_wait(function, self, self->runtime, &call);
+	if (status != GYRE_OK)
+		return status;
+	self->last_status = call.last_status;
+	self->last_effect = call.last_effect;
+	self->remarked = call.remarked;
+	memcpy(self->last_error, call.last_error, sizeof(self->last_error));
+	return GYRE_OK;
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+#include "local.h"
+
+#include <string.h>
+
+#include "job.h"
+#include "ring/sys.h"
+#include "task.h"
+
+#define ROOM_FIRST	16
+
+/* ------------------------------------------------------------- entries -- */
+
+/* Where it was found last, on whichever worker: a hint that is always checked. */
+static _Atomic uint64_t *hint_of(struct gyre_local *local)
+{
+	return (_Atomic uint64_t *)&local->internal[0];
+}
+
+static struct gyre__local_entry *find(const struct gyre__locals *locals, struct gyre_local *local)
+{
+	uint64_t hint = gyre__load(hint_of(local), relaxed);
+	uint32_t i;
+
+	if (gyre__likely(hint < locals->count && locals->entries[hint]->local == local))
+		return locals->entries[hint];
+	for (i = 0; i < locals->count; i++)
+		if (locals->entries[i]->local == local) {
+			gyre__store(hint_of(local), i, relaxed);
+			return locals->entries[i];
+		}
+	return NULL;
+}
+
+static bool grow(struct gyre__locals *locals)
+{
+	uint32_t room = locals->room ? 2 * locals->room : ROOM_FIRST;
+	struct gyre__local_entry **entries;
+
+	if (locals->count < locals->room)
+		return true;
+	if (room > GYRE__LOCALS_MAX)
+		return false;
+	/* Both lists in one: the entries, and behind them those that are there. */
+	entries = gyre__zalloc(2 * room * sizeof(entries[0]));
+	if (!entries)
+		return false;
+	if (locals->count) {
+		memcpy(entries, locals->entries, locals->count * sizeof(entries[0]));
+		memcpy(entries + room, locals->made, locals->made_count * sizeof(entries[0]));
+	}
+	gyre__free(locals->entries);
+	locals->entries = entries;
+	locals->made = entries + room;
+	locals->room = room;
+	return true;
+}
+
+static struct gyre__local_entry *add(struct gyre__locals *locals, struct gyre_local *local)
+{
+	struct gyre__local_entry *entry;
+
+	if (!grow(locals))
+		return NULL;
+	entry = gyre__zalloc(sizeof(*entry));
+	if (!entry)
+		return NULL;
+	entry->local = local;
+	locals->entries[locals->count++] = entry;
+	return entry;
+}
+
+void gyre__locals_done(struct gyre__locals *locals)
+{
+	uint32_t i;
+
+	for (i = 0; i < locals->count; i++)
+		gyre__free(locals->entries[i]);
+	gyre__free(locals->entries);
+	*locals = (struct gyre__locals){ 0 };
+}
+
+/* -------------------------------------------------------------- making -- */
+
+static void let_them_look(struct gyre__local_entry *entry)
+{
+	struct gyre__task *task;
+
+	while ((task = entry->waiting)) {
+		entry->waiting = task->local_next;
+		task->local_waits = NULL;
+		gyre__task_ready(task);
+	}
+}
+
+void gyre__local_abandon(struct gyre__task *task)
+{
+	struct gyre__local_entry *entry = task->local_makes;
+
+	task->local_makes = entry->outer;
+	entry->state = GYRE__LOCAL_EMPTY;
+	entry->maker = NULL;
+	let_them_look(entry);
+}
+
+/* Its waits are a task's like others. The functions are copied first: what is made is destroyed by them. */
+static enum gyre_status make(struct gyre__task *task, struct gyre__local_entry *entry)
+{
+	struct gyre__tasks *tasks = task->home;
+	void *value;
+
+	entry->state = GYRE__LOCAL_CREATING;
+	entry->maker = task;
+	entry->copy = *entry->local;
+	entry->outer = task->local_makes;
+	task->local_makes = entry;
+	value = entry->copy.create(entry->copy.arg);
+	if (!value) {
+		gyre__local_abandon(task);
+		return GYRE_SYSTEM;
+	}
+	task->local_makes = entry->outer;
+	entry->value = value;
+	entry->state = GYRE__LOCAL_THERE;
+	entry->maker = NULL;
+	entry->since_ns = gyre__sys->now_ns();
+	if (tasks->locals.made_count == 0)
+		tasks->ring->guests++;
+	tasks->locals.made[tasks->locals.made_count++] = entry;
+	let_them_look(entry);
+	return GYRE_OK;
+}
+
+static void interrupt_wait(struct gyre__task *task, struct gyre__wait *wait)
+{
+	struct gyre__task **at = &task->local_waits->waiting;
+
+	(void)wait;
+	while (*at != task)
+		at = &(*at)->local_next;
+	*at = task->local_next;
+	task->local_waits = NULL;
+	gyre__task_ready(task);
+}
+
+static void wait_for_maker(struct gyre__task *task, struct gyre__local_entry *entry)
+{
+	struct gyre__wait wait = { .what = "gyre_local_get", .interrupt = interrupt_wait };
+
+	task->local_waits = entry;
+	task->local_next = entry->waiting;
+	entry->waiting = task;
+	gyre__task_park(task, &wait);
+}
+
+enum gyre_status gyre__local_get(struct gyre__task *task, struct gyre_local *local, void **ret)
+{
+	struct gyre__tasks *tasks = task->home;
+	struct gyre__local_entry *entry = find(&tasks->locals, local);
+	enum gyre_status status;
+
+	if (!entry)
+		entry = add(&tasks->locals, local);
+	if (!entry)
+		return GYRE_NO_MEMORY;
+	while (gyre__unlikely(entry->state != GYRE__LOCAL_THERE)) {
+		if (tasks->locals.ending)
+			return GYRE_CLOSED;
+		if (entry->state == GYRE__LOCAL_EMPTY) {
+			status = make(task, entry);
+			if (status != GYRE_OK)
+				return status;
+			continue;
+		}
+		if (entry->maker == task || tasks->hooks.is_circle(entry->maker, task))
+			return GYRE_WOULD_DEADLOCK;
+		status = gyre__task_may_wait(task);
+		if (status != GYRE_OK)
+			return status;
+		if (entry->state == GYRE__LOCAL_CREATING)
+			wait_for_maker(task, entry);
+	}
+	*ret = entry->value;
+	return GYRE_OK;
+}
+
+/* ----------------------------------------------------------------- end -- */
+
+static void destroy_all(struct gyre__tasks *tasks)
+{
+	struct gyre__locals *locals = &tasks->locals;
+
+	while (locals->made_count) {
+		struct gyre__local_entry *entry = locals->made[--locals->made_count];
+
+		if (entry->copy.destroy)
+			entry->copy.destroy(entry->value);
+		entry->state = GYRE__LOCAL_EMPTY;
+	}
+	tasks->ring->guests--;
+}
+
+static int end_task(void *arg)
+{
+	struct gyre__tasks *tasks = arg;
+
+	tasks->running->task->shielded = true;	/* as defers are: they may wait while there is time */
+	destroy_all(tasks);
+	return 0;
+}
+
+bool gyre__locals_end(struct gyre__tasks *tasks)
+{
+	if (gyre__likely(tasks->locals.made_count == 0) || tasks->locals.ending)
+		return false;
+	tasks->locals.ending = true;
+	/* Without memory for a task they are destroyed all the same, and must not wait. */
+	if (!gyre__job_start_last(tasks, end_task, tasks))
+		destroy_all(tasks);
+	return true;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The offload pool: helper threads for plain blocking work, bounded in number,
+ * started when work comes and nobody is idle, gone again when none has come for
+ * a while. Work starts in the order in which it was pushed.
+ *
+ * Any thread may push, the workers' included: a push takes a lock that is held
+ * for no longer than it takes to write an eventfd or, where the pool grows, to
+ * start a thread.
+ *
+ * Modelled in tests/models/offload.pml: gyre__offload_push(), tell_idle(),
+ * helper_sleep(), helper_work(), helper_leave(), gyre__offload_close().
+ */
+#ifndef GYRE_WORKERS_OFFLOAD_H
+#define GYRE_WORKERS_OFFLOAD_H
+
+#include <stdint.h>
+
+#define GYRE__OFFLOAD_THREADS_MAX	1024	/* of one pool */
+#define GYRE__OFFLOAD_IDLE_NS		UINT64_C(2000000000)
+
+struct gyre__offload;
+
+/* Embedded by its user; lives until run() has let go of it. */
+struct gyre__offload_work {
+	struct gyre__offload_work *next;	/* the pool's */
+	/* On a helper thread. The last thing that it does may free work. */
+	void (*run)(struct gyre__offload_work *work);
+};
+
+struct gyre__offload_config {
+	const char *name;		/* threads are NAME-h0, NAME-h1 ... */
+	unsigned threads_max;		/* 1 to GYRE__OFFLOAD_THREADS_MAX */
+	/*
+	 * In each helper's own thread, before its first work and after its last.
+	 * Where begin() fails, the helper leaves its work to the others; if there
+	 * are none, it does what is queued all the same, and finish() is not called.
+	 */
+	int (*begin)(void *arg);
+	void (*finish)(void *arg);
+	void *arg;
+	uint64_t idle_ns;		/* how long a helper waits for work; 0: GYRE__OFFLOAD_IDLE_NS */
+};
+
+/* Starts no thread. The config is copied, its name too. -EINVAL, -ENOMEM. */
+int gyre__offload_open(const struct gyre__offload_config *config, struct gyre__offload **ret);
+
+/*
+ * 0: work will run. -ESHUTDOWN: the pool is closed. Another negative errno: there
+ * is no helper, and none could be started.
+ */
+int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work);
+
+/*
+ * Takes no more, runs what is queued, and returns when all threads are gone. Any
+ * number of threads may call it, but no helper: each returns only then.
+ */
+void gyre__offload_close(struct gyre__offload *pool);
+
+/* Frees a pool that was closed; in a forked child, any. NULL does nothing. */
+void gyre__offload_free(struct gyre__offload *pool);
+
+/* Helpers that live now, *ret_idle of them without work. */
+unsigned gyre__offload_threads(struct gyre__offload *pool, unsigned *ret_idle);
+
+#endif
