@@ -1150,7 +1150,28 @@ void gyre_job_cancel(struct gyre_job *job);
  */
 void gyre_job_detach(struct gyre_job *job);
 
-/* Since: 0.1 */
+/*
+ * Runs fn(arg) on a helper thread and waits until it has returned: plain blocking
+ * work, a compressor or a resolver, that must not hold up a worker. *ret_result,
+ * where ret_result is not NULL, gets what fn returned. There are at most
+ * offload_threads helpers; they are started when work comes, take it in the order
+ * in which it came, and end when none has come for two seconds.
+ *
+ * The helper is a plain thread: fn may block as it likes, has the stack of a
+ * thread and is not in a task. It may call this library, and names rt where it
+ * does. Nothing cuts it off: time-outs, cancels and gyre_close() wait for it, and
+ * a task that is cancelled meanwhile still gets its result.
+ *
+ * GYRE_OK: fn has returned.
+ * GYRE_RESPONSE_LOST: fn panicked; gyre_last_panic() says why.
+ * Refused, and fn was not called: GYRE_INVALID, fn is NULL; GYRE_WOULD_DEADLOCK,
+ * each of the helpers waits, in a call like this or for a job, for what may need
+ * one; or in a prep callback; GYRE_CANCELLED; GYRE_CLOSED; GYRE_NO_REACTOR;
+ * GYRE_NO_MEMORY; GYRE_SYSTEM, there is no helper and none could be started, or
+ * the thread's eventfd could not be had, errno says why.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_offload(struct gyre *rt, gyre_task_fn *fn, void *arg, int *ret_result);
 
 /* --------------------------------------------------------- inside a job -- */
@@ -1330,39 +1351,131 @@ void gyre_panic(const char *format, ...)
  * Since: 0.1
  */
 const char *gyre_last_panic(void);
-/* Since: 0.1 */
+/*
+ * A stream: one operation of the kernel's that gives many results, a multishot
+ * accept, poll, receive or read. It belongs to the job whose task has opened it,
+ * and to its tasks, of which one at a time uses it; it ends with its job at the
+ * latest.
+ *
+ * Since: 0.1
+ */
 struct gyre_stream;
 
-/* Since: 0.1 */
+/*
+ * Opens a stream without buffers: prep fills one SQE by
+ * io_uring_prep_multishot_accept() or io_uring_prep_poll_multishot(). It runs
+ * here and now, once, and is a prep callback like others. Descriptors and what
+ * else the SQE names must stay as they are until the stream is closed: it goes to
+ * the kernel again when the kernel has ended it and more may come. *ret belongs
+ * to the caller until gyre_stream_close(), or until its job ends.
+ *
+ * GYRE_INVALID: prep or ret is NULL, or prep set something that is not allowed;
+ * ARCHITECTURE.md has the list. GYRE_UNSUPPORTED: this kernel does not know the
+ * opcode. GYRE_NO_MEMORY. GYRE_CANCELLED: gyre_close() has waited long enough.
+ * GYRE_WORKER_DEAD. GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_stream_open(gyre_prep_fn *prep, void *arg, struct gyre_stream **ret);
 
-/* Since: 0.1 */
+/*
+ * The next result, for which it waits. *ret_res and *ret_cqe_flags, where these
+ * are not NULL, get res and flags of the CQE: a descriptor, poll events, or a
+ * number of bytes, whose gyre_stream_data() is then valid until the following
+ * next. A res below 0 is the stream's last, as is a 0 where it has buffers: the
+ * end of what it reads.
+ *
+ * GYRE_OK: there was one.
+ * GYRE_CLOSED: none will come any more.
+ * GYRE_CANCELLED: the task was cancelled; what has come can still be taken. Or
+ * gyre_close() has waited drain_ns, and the stream is over.
+ * GYRE_WORKER_DEAD: the worker has died, or results were lost.
+ * GYRE_NO_MEMORY: more came than could be kept, and the stream is over.
+ * GYRE_INVALID: stream is NULL, of another job, or another task waits for it.
+ * GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_stream_next(struct gyre_stream *stream, int *ret_res, uint32_t *ret_cqe_flags);
 
-/* Since: 0.1 */
+/*
+ * The same as gyre_stream_open() with buffers, of which the kernel takes one for
+ * each result: prep uses io_uring_prep_recv_multishot() or
+ * io_uring_prep_read_multishot(), with neither an address nor a length. The
+ * library allocates buffers of buffer_size bytes each, and sets
+ * IOSQE_BUFFER_SELECT and the group. When all hold results that were not taken,
+ * the stream pauses, and what it reads waits in the kernel.
+ *
+ * GYRE_INVALID: also where buffers or buffer_size is 0, buffers more than 32768,
+ * or all of them together more than 1 GiB. GYRE_SYSTEM: the kernel refused them,
+ * errno says why.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_stream_open_buffers(gyre_prep_fn *prep, void *arg, size_t buffer_size,
 					  unsigned buffers, struct gyre_stream **ret);
 
-/* Since: 0.1 */
+/*
+ * Where the bytes of the last result are: as many as its res says. Valid until
+ * the next gyre_stream_next() or the close; NULL without such a result. Does not
+ * wait.
+ *
+ * Since: 0.1
+ */
 const void *gyre_stream_data(struct gyre_stream *stream);
 
-/* Since: 0.1 */
+/*
+ * Ends the stream, waits until the kernel has let go of it, even in a task that
+ * was cancelled, and frees it. Accepted descriptors that were not taken are
+ * closed. While another task waits in gyre_stream_next(), and on other threads,
+ * it does nothing. NULL is fine.
+ *
+ * Since: 0.1
+ */
 void gyre_stream_close(struct gyre_stream *stream);
 
 /* ------------------------------------------------------- worker locals -- */
 
-/* Since: 0.1 */
+/*
+ * A resource that lives and dies on one worker: a pool of connections, a client,
+ * a cache without locks. One value for each struct, runtime and worker. The
+ * struct is the program's, as a rule a static variable, and must stay, with its
+ * functions, until every runtime that used it was closed.
+ *
+ * Since: 0.1
+ */
 struct gyre_local {
+	/* Makes the value, in the task that asked first, and may wait. NULL: failed. Required. */
 	void *(*create)(void *arg);
+
+	/* Destroys one, in a task of that worker. NULL: nothing to do. */
 	void (*destroy)(void *value);
+
+	/* Handed to create. The caller's own. */
 	void *arg;
+
+	/* The library's; zero at first. */
 	uint64_t internal[2];
 };
 
-/* Since: 0.1 */
+/* Initializes a struct gyre_local. Since: 0.1 */
 #define GYRE_LOCAL_INIT(create_fn, destroy_fn, arg_ptr) { (create_fn), (destroy_fn), (arg_ptr), { 0 } }
 
-/* Since: 0.1 */
+/*
+ * The value that local has on this worker; made by its create, where there is
+ * none. Who asks while another task makes it waits for that one. The value stays
+ * until the worker ends, when all jobs have ended: then the worker's values are
+ * destroyed, the latest first.
+ *
+ * GYRE_SYSTEM: create gave NULL; the next who asks tries again. errno is left
+ * alone.
+ * GYRE_WOULD_DEADLOCK: create asks for what it makes; or the value is being made
+ * by a task that waits, through joins and jobs, for the current one.
+ * GYRE_INVALID: local, its create or ret is NULL. GYRE_NO_MEMORY: or the worker
+ * has 4096 of them. GYRE_CLOSED: the worker ends. GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_local_get(struct gyre_local *local, void **ret);
 
 /* ------------------------------------------------------------ context -- */
