@@ -3,7 +3,9 @@
  * gyre - synchronous code on top of per-worker io_uring reactors.
  *
  * A runtime is a handful of worker threads, each of which owns one ring. Any
- * thread hands operations to it and blocks until they are answered:
+ * thread hands operations to it and blocks until they are answered; or it hands
+ * over a whole function, a job, which runs on a worker as a task and makes the
+ * same calls there without a thread of its own:
  *
  *	struct gyre *rt;
  *
@@ -45,35 +47,47 @@
  * of zero means do not wait, GYRE_FOREVER without end. Time-outs start with the
  * call, so waiting for room counts.
  *
- * WHO WAITS. A call that waits blocks the calling thread. (The runtime's own
- * tasks, which suspend instead, come with a later version; no thread is one
- * yet.) The one place where nobody may wait is a prep callback, which runs on
- * the worker that would have to answer: there such a call answers
- * GYRE_WOULD_DEADLOCK, or -EDEADLK, at once, and functions that wait and return
- * void must not be called.
+ * WHO WAITS. One verb, any caller: a call that waits suspends the task that
+ * makes it, so that others of its worker run meanwhile; made anywhere else it
+ * blocks the calling thread. The one place where nobody may wait is a prep
+ * callback, which runs on the worker that would have to answer: there such a
+ * call answers GYRE_WOULD_DEADLOCK, or -EDEADLK, at once, and functions that
+ * wait and return void must not be called. The callbacks create, reset and
+ * destroy of states and locals, and those of gyre_defer(), run in a task and
+ * may wait.
  *
- * RT NULL means the current task's runtime, except in gyre_open(), gyre_close()
- * and gyre_free(). Where there is none, which in this version is everywhere but
- * in prep callbacks, the answer is GYRE_NO_REACTOR, or -ENOTSUP.
+ * RT NULL means the current task's runtime, or the prep callback's, except in
+ * gyre_open(), gyre_close() and gyre_free(). Where there is none, which is on
+ * all other threads, the answer is GYRE_NO_REACTOR, or -ENOTSUP.
  *
- * LIFETIMES. gyre_close() lets operations run for drain_ns, then cancels them.
- * Calls that come after it has begun are GYRE_CLOSED, or -ESHUTDOWN, but for
- * those that only look at the runtime. A system call that runs in its caller's
- * own thread is not waited for by gyre_close(); gyre_free() waits until every
- * call has left. Once it returns, rt is gone, and no call may use it.
+ * CANCELLED TASKS. In a task that was asked to stop, every call that waits
+ * answers GYRE_CANCELLED, or -ECANCELED, once other tasks have had their turn;
+ * where its worker has died, GYRE_WORKER_DEAD, or -EOWNERDEAD. See "inside a
+ * job" below. Where the comment of a function names no other answer, it is this.
+ *
+ * LIFETIMES. gyre_close() lets jobs and operations run for drain_ns, then
+ * cancels them. Calls that come after it has begun are GYRE_CLOSED, or
+ * -ESHUTDOWN, but for those that only look at the runtime, and for those of its
+ * own tasks, which go on until the drain is over. A system call that runs in its
+ * caller's own thread is not waited for by gyre_close(); gyre_free() waits until
+ * every call has left. Once it returns, rt is gone, and no call may use it; the
+ * handles of its jobs must still be released.
  *
  * FORK. In the child of fork() the parent's runtimes have no workers: every
  * call answers GYRE_CLOSED, or -ESHUTDOWN, gyre_close() too, which does nothing,
  * and gyre_free() releases the child's memory and descriptors without a trace
- * in the parent.
+ * in the parent. A task may fork, too. Its child goes on in that task, alone:
+ * its calls are answered in the same way, nobody else runs there, and it must
+ * exec or _exit(), and neither return from the task nor panic.
  *
  * LEAVING. No function is a cancellation point of pthread_cancel(). Leaving a
- * prep callback by longjmp(), pthread_exit() or a C++ exception is undefined.
+ * task or a callback by longjmp(), pthread_exit() or a C++ exception is
+ * undefined.
  *
  * DESCRIPTORS. Each worker holds three: its ring, an eventfd, one end of a
  * pipe. Each thread that calls holds one eventfd, from its first call that
  * travels to a worker until it ends; so the first call of a thread may fail for
- * want of descriptors with GYRE_SYSTEM and errno EMFILE.
+ * want of descriptors with GYRE_SYSTEM and errno EMFILE. Tasks hold none.
  *
  * STRUCTURES. A struct that starts with its size may grow at its end: set size
  * to its sizeof, as GYRE_OPTIONS_INIT does. A size smaller than version 0.1's,
@@ -122,17 +136,18 @@ enum gyre_status {
 	GYRE_WORKER_DEAD,
 
 	/*
-	 * Accepted, then its job panicked or was dropped before it replied. No
-	 * operation of this version ends so. [-ENOTRECOVERABLE]
+	 * Accepted, then its job panicked before it replied; gyre_last_panic()
+	 * says why. No operation ends so. [-ENOTRECOVERABLE]
 	 */
 	GYRE_RESPONSE_LOST,
 
-	/* Its own time-out passed, and the operation was cancelled. [-ETIMEDOUT] */
+	/* Its own time-out passed, and the operation or job was cancelled. [-ETIMEDOUT] */
 	GYRE_TIMED_OUT,
 
 	/*
-	 * Somebody cancelled it, the chain it belonged to broke, or gyre_close()
-	 * had waited for it long enough. [-ECANCELED]
+	 * Somebody cancelled it, or the task or job that it belonged to; the
+	 * chain that it was part of broke; or gyre_close() had waited for it long
+	 * enough. [-ECANCELED]
 	 */
 	GYRE_CANCELLED,
 
@@ -142,10 +157,16 @@ enum gyre_status {
 	/* The call would have to wait, and was asked not to. [-EAGAIN] */
 	GYRE_BUSY,
 
-	/* rt is NULL, and the calling thread runs no task. [-ENOTSUP] */
+	/*
+	 * rt is NULL, and the calling thread runs no task; or the function is
+	 * for tasks only. [-ENOTSUP]
+	 */
 	GYRE_NO_REACTOR,
 
-	/* Waiting here would stop the worker that must answer. [-EDEADLK] */
+	/*
+	 * Waiting here would stop the worker that must answer, or the answer
+	 * could only come from the one who waits. [-EDEADLK]
+	 */
 	GYRE_WOULD_DEADLOCK,
 
 	/*
@@ -180,13 +201,13 @@ enum gyre_status {
  * Since: 0.1
  */
 enum gyre_effect {
-	/* The kernel never saw it, or never started it: safe to try again. */
+	/* Nobody ever started it, neither kernel nor worker: safe to try again. */
 	GYRE_EFFECT_NONE = 0,
 
 	/* Cut off on its way: it may have happened, wholly or in part. */
 	GYRE_EFFECT_UNKNOWN,
 
-	/* The kernel answered: res says what happened. */
+	/* The kernel answered: res says what happened. Or the job has returned. */
 	GYRE_EFFECT_DONE
 };
 
@@ -215,9 +236,11 @@ const char *gyre_status_text(enum gyre_status status);
 int gyre_status_errno(enum gyre_status status);
 
 /*
- * How the calling thread's last call ended. Every function that answers a
- * status or a negative errno notes it; the functions of this section and those
- * that return void or a plain value do not. GYRE_OK before the first call.
+ * How the last call of the calling task, or else thread, ended. Every function
+ * that answers a status or a negative errno notes it; the functions of this
+ * section and those that return void or a plain value do not, but that
+ * gyre_alloc() and its like note why they gave NULL. GYRE_OK before the first
+ * call.
  *
  * A call of the pread family whose operation failed in the kernel is GYRE_OK
  * here: the reply came.
@@ -227,7 +250,7 @@ int gyre_status_errno(enum gyre_status status);
 enum gyre_status gyre_last_status(void);
 
 /*
- * Whether what the calling thread last asked for may have happened. After
+ * Whether what the calling task or thread last asked for may have happened. After
  * gyre_callv() the operations themselves know better: see struct gyre_op.
  *
  * Since: 0.1
@@ -235,9 +258,9 @@ enum gyre_status gyre_last_status(void);
 enum gyre_effect gyre_last_effect(void);
 
 /*
- * What went wrong in the calling thread's last call, for a person: the
- * function, the reason and a hint. Never NULL. The text belongs to the library
- * and stands until the thread's next call, or its end.
+ * What went wrong in the last call of the calling task or thread, for a person:
+ * the function, the reason and a hint. Never NULL. The text belongs to the
+ * library and stands until the next call of that task or thread, or its end.
  *
  * Since: 0.1
  */
@@ -261,7 +284,7 @@ const char *gyre_version(void);
 struct gyre;
 
 /*
- * How the states that jobs run on live (see struct gyre_state_type). Jobs come
+ * How the states that jobs run on live (see struct gyre_state_type). They come
  * with a later version; this one checks and keeps the choice.
  *
  * Since: 0.1
@@ -387,14 +410,14 @@ struct gyre_options {
 	uint64_t spin_ns;
 
 	/*
-	 * GYRE_STACK_SIZE; bytes of a task's stack, its guard page besides,
-	 * 16 KiB to 1 GiB. Default: 64 KiB. Used by jobs.
+	 * GYRE_STACK_SIZE; bytes of the stack of each task, the guard below it
+	 * besides, 16 KiB to 1 GiB. Default: 64 KiB. A job may have its own.
 	 */
 	size_t stack_size;
 
 	/*
 	 * GYRE_ARENA_MAX; bytes that one job may allocate in its arena, 4096 or
-	 * more. Default: 64 MiB. Used by jobs.
+	 * more; see gyre_alloc(). Default: 64 MiB. A job may have its own.
 	 */
 	size_t arena_max;
 
@@ -420,8 +443,8 @@ struct gyre_options {
 	uint64_t drain_ns;
 
 	/*
-	 * A task that runs longer without yielding is counted and reported.
-	 * Default: off. Used by jobs.
+	 * A task that runs longer without a wait is counted: see stalls in
+	 * struct gyre_stats. Default: off.
 	 */
 	uint64_t stall_ns;
 
@@ -467,13 +490,18 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
 
 /*
  * Takes no new work, waits up to drain_ns for what is under way, cancels the
- * rest and waits for the kernel to let go of it, then joins the workers. Any
- * thread, any number of times, several at once: each returns when the runtime
- * is closed. rt stays valid until gyre_free(). NULL: GYRE_OK.
+ * rest and waits for the kernel to let go of it, then joins the workers. Jobs
+ * that have begun go on meanwhile, with calls and jobs of their own on their
+ * workers; past drain_ns they are cancelled, and their defers cannot wait any
+ * more. A task that never waits is waited for. Any thread, any number of times,
+ * several at once: each returns when the runtime is closed. rt stays valid until
+ * gyre_free(). NULL: GYRE_OK.
  *
  * GYRE_OK: closed, by this call or an earlier one.
  * GYRE_CLOSED: in a forked child, whose parent's runtime it is.
- * GYRE_WOULD_DEADLOCK: in a prep callback, where nothing is done.
+ * GYRE_WOULD_DEADLOCK: in a task of rt, which cannot wait for its own end: rt
+ * takes no more work from here on, and drains, but somebody else has to close it
+ * and wait. Or in a prep callback, where nothing is done.
  * GYRE_NO_MEMORY: the thread's first call, and no memory; nothing is done.
  *
  * Since: 0.1
@@ -485,7 +513,7 @@ enum gyre_status gyre_close(struct gyre *rt);
  * frees it. The last use of rt, by one thread; NULL is fine. No call may begin
  * once this has: where other threads may still be about to call, gyre_close()
  * first, and free when they have all been told that it is closed. Buffers must
- * have been put back before. Not in a prep callback.
+ * have been put back before. Not in a prep callback, nor in a task of rt.
  *
  * Since: 0.1
  */
@@ -623,12 +651,14 @@ struct gyre_op {
 /*
  * Runs one operation on a worker and waits for its reply, as long as it takes.
  * *ret_res, where ret_res is not NULL, gets the CQE's res with GYRE_OK. A thread
- * keeps to one worker as long as that is alive and not overloaded.
+ * keeps to one worker as long as that is alive and not overloaded; a task of rt
+ * always keeps to its own.
  *
  * GYRE_OK: the kernel answered, res >= 0 or a negative errno; effect DONE, or
  * UNKNOWN when res is -EINTR or -ECANCELED.
  * GYRE_WORKER_DEAD: effect NONE, when the worker never submitted it, or UNKNOWN.
- * GYRE_CANCELLED: gyre_close() had waited drain_ns for it; NONE or UNKNOWN.
+ * GYRE_CANCELLED: gyre_close() had waited drain_ns for it, or the calling task
+ * was cancelled; NONE or UNKNOWN.
  * Refused, with effect NONE: GYRE_INVALID, prep is NULL, or it set nothing, or
  * something that is not allowed; GYRE_UNSUPPORTED, this kernel does not know the
  * opcode; GYRE_CLOSED; GYRE_NO_REACTOR; GYRE_WOULD_DEADLOCK; GYRE_NO_MEMORY;
@@ -650,9 +680,10 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
  *
  * GYRE_OK, GYRE_WORKER_DEAD: as for gyre_call().
  * GYRE_TIMED_OUT: timeout_ns passed first. Effect NONE or UNKNOWN.
- * GYRE_CANCELLED: gyre_op_cancel(), or gyre_close() past drain_ns; effect NONE
- * or UNKNOWN. Or another of its chain was refused, and nothing of the chain was
- * submitted, or an earlier one did not fully succeed; effect NONE.
+ * GYRE_CANCELLED: gyre_op_cancel(), or gyre_close() past drain_ns, or the
+ * calling task was cancelled; effect NONE or UNKNOWN. Or another of its chain was
+ * refused, and nothing of the chain was submitted, or an earlier one did not
+ * fully succeed; effect NONE.
  * GYRE_BUSY: GYRE_OP_NOWAIT, and no room. Effect NONE.
  * GYRE_UNSUPPORTED: this kernel does not know the opcode. Effect NONE.
  * GYRE_INVALID, effect NONE, while the other ops run: prep is NULL or did what
@@ -671,7 +702,7 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
 enum gyre_status gyre_callv(struct gyre *rt, struct gyre_op *ops, size_t count);
 
 /*
- * Asks to cancel an op that another thread waits for in gyre_callv(). That one
+ * Asks to cancel an op that another thread or task waits for in gyre_callv(). That one
  * still gets its one reply: GYRE_CANCELLED, or its own result if that came
  * first. Does not wait, and may be called in a prep callback. The caller must
  * see to it that op is still there.
@@ -734,7 +765,9 @@ void gyre_buffer_put(struct gyre_buffer *buffer);
  * an error comes back as a negative errno and errno is left alone.
  *
  * They wait as the system call would. What need not travel to a worker runs in
- * the calling thread, with the same answer; see GYRE_ROUTE above. None raises a
+ * the calling thread, with the same answer; see GYRE_ROUTE above. In a task
+ * nothing runs there that may block: it goes to the worker's ring, or where a
+ * ring cannot do it, to a helper thread, and only the task waits. None raises a
  * signal: a write to a pipe or socket that nobody reads is -EPIPE.
  *
  * The errors are those of the system call, and for a status that is not GYRE_OK
@@ -936,125 +969,513 @@ int gyre_fallocate(struct gyre *rt, int fd, int mode, off_t offset, off_t len);
 
 /* ---------------------------------------------------------------- jobs -- */
 
-/* What a job, a task, or an offloaded function runs. Since: 0.1 */
+/*
+ * A job is a function that runs on a worker, as a task, with the tasks that it
+ * starts and the memory that it allocates. A TASK is a fiber with a stack of its
+ * own. It never leaves its worker, and runs until it waits in a call of this
+ * library; then another runs. So two tasks of one worker never run at the same
+ * time, and need no locks against each other for what they do between two waits;
+ * but jobs of different workers do.
+ *
+ * Whatever else blocks in a task, blocks its worker with all that runs there:
+ * read(2) on a pipe, sleep(3), getaddrinfo(3), a mutex that another task holds
+ * across a wait. The calls of this library, and gyre_offload(), are for that.
+ *
+ * errno is each task's own. What else belongs to a thread (thread-local
+ * variables, the signal mask, the working directory of unshare(2)) is the
+ * worker's, and shared by its tasks. Workers block all signals.
+ *
+ * STACKS are as large as stack_size says, of which the library keeps some 3 KiB.
+ * Below each lies a guard of more than 64 KiB: a function whose frame is at most
+ * 64 KiB cannot step over it, and is told by SIGSEGV. Code with larger frames is
+ * to be compiled with -fstack-clash-protection. A stack takes the memory that it
+ * has touched, a page at least.
+ *
+ * THE END OF A JOB comes when its first task ends: when fn returns, or is
+ * dropped or panics, and its defers have run. Then, in this order: the tasks that
+ * are left are counted (tasks_leftover of struct gyre_stats) and cancelled; they
+ * end or are dropped, their defers run; the last one leaves; the arena is freed;
+ * and only then whoever waits is told. Nothing of a job is left behind.
+ *
+ * A JOB'S STATUS, from gyre_block_on() and gyre_job_wait(); what stands first
+ * here counts first. The result is written whenever fn returned, whatever the
+ * status.
+ * GYRE_RESPONSE_LOST: a task of it panicked; gyre_last_panic() has the text.
+ * GYRE_TIMED_OUT: timeout_ns passed before the first task had ended, and the job
+ * was cancelled.
+ * GYRE_CANCELLED: it was cancelled: by gyre_job_cancel(), because the task was
+ * that waited for it in gyre_block_on(), or by gyre_close() past drain_ns.
+ * GYRE_WORKER_DEAD: its worker has died.
+ * GYRE_OK: none of that, and fn returned.
+ * gyre_last_effect() is GYRE_EFFECT_NONE where it never began, and with that go
+ * also GYRE_CLOSED; GYRE_NO_MEMORY, for its stack, its arena or the copies in it;
+ * and GYRE_BUSY, the worker has 2^20 jobs.
+ */
+
+/*
+ * What a job, a task or an offloaded function runs. Leave it by return or
+ * gyre_panic() only.
+ *
+ * Since: 0.1
+ */
 typedef int gyre_task_fn(void *arg);
 
-/* A job that was started with a handle. Since: 0.1 */
+/*
+ * A job that was started by gyre_spawn() with a handle. The handle is the
+ * caller's until gyre_job_wait() has answered for the job, or gyre_job_detach().
+ * It outlives its runtime, and must be released even then.
+ *
+ * Since: 0.1
+ */
 struct gyre_job;
 
-/* A task that was started with a handle. Since: 0.1 */
-struct gyre_task;
-
-/* How to run one job. Zero in a field means the default. Since: 0.1 */
+/*
+ * How to run one job. Zero in a field means the default. Read by the call; name,
+ * key and what arg_size says are copied.
+ *
+ * Since: 0.1
+ */
 struct gyre_job_options {
+	/* sizeof(struct gyre_job_options); GYRE_JOB_OPTIONS_INIT sets it. At most 4096. */
 	size_t size;
+
+	/* For statistics, dumps and panics. Default: none. */
 	const char *name;
+
+	/* Whose state it runs on, in GYRE_MODE_POOLED. */
 	const char *key;
+
+	/* How its state lives. Default: as the runtime's options say. */
 	enum gyre_mode mode;
+
+	/*
+	 * 0: the runtime chooses, and for a task its own worker; GYRE_WORKER(n):
+	 * worker n, and no other, even when that has died.
+	 */
 	uint32_t worker;
+
+	/*
+	 * Nanoseconds from the call on, its way to the worker included, after
+	 * which the job is cancelled. 0, GYRE_FOREVER: none.
+	 */
 	uint64_t timeout_ns;
+
+	/* Bytes of the stack of each of its tasks. Default: the runtime's. */
 	size_t stack_size;
+
+	/* Bytes that it may allocate. Default: the runtime's. */
 	size_t arena_max;
+
+	/*
+	 * Not 0: fn gets a copy of so many bytes of arg, in the job's arena,
+	 * where they count against arena_max.
+	 */
 	size_t arg_size;
 };
 
-/* Since: 0.1 */
-#define GYRE_JOB_OPTIONS_INIT { sizeof(struct gyre_job_options) }
+/* All defaults: struct gyre_job_options o = GYRE_JOB_OPTIONS_INIT. Since: 0.1 */
+#ifdef __cplusplus
+#define GYRE_JOB_OPTIONS_INIT { sizeof(struct gyre_job_options), 0, 0, GYRE_MODE_DEFAULT, \
+				0, 0, 0, 0, 0 }
+#else
+#define GYRE_JOB_OPTIONS_INIT { .size = sizeof(struct gyre_job_options) }
+#endif
 
-/* Since: 0.1 */
+/*
+ * Runs fn(arg) as a job and waits until that has ended: its status is the
+ * answer, and *ret_result, where ret_result is not NULL, gets what fn returned.
+ * arg must stay valid until the call returns. options may be NULL for all
+ * defaults. In a task: when that is cancelled meanwhile, so is the job, and the
+ * call returns once it has ended.
+ *
+ * The statuses of a job, above. Refused, with effect NONE: GYRE_INVALID, fn is
+ * NULL, an option is wrong, or arg is NULL where arg_size is not 0;
+ * GYRE_WORKER_DEAD, no worker is left, or the one that was asked for has died;
+ * GYRE_CLOSED; GYRE_NO_REACTOR; GYRE_WOULD_DEADLOCK, in a prep callback;
+ * GYRE_NO_MEMORY; GYRE_SYSTEM, the thread's eventfd could not be had, errno says
+ * why.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
 			       const struct gyre_job_options *options, int *ret_result);
 
-/* Since: 0.1 */
+/*
+ * Starts fn(arg) as a job and does not wait. *ret is its handle. ret NULL: nobody
+ * will wait for it. Without arg_size, arg must stay valid until the job has ended.
+ *
+ * GYRE_OK: it will be run, or gyre_job_wait() says why not. Else nothing was
+ * done, with effect NONE: what gyre_block_on() refuses, but not GYRE_SYSTEM.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg,
 			    const struct gyre_job_options *options, struct gyre_job **ret);
 
-/* Since: 0.1 */
+/*
+ * Waits up to timeout_ns for the end of a job. Its status is the answer, and
+ * frees the handle; *ret_result, where ret_result is not NULL, gets what fn
+ * returned. One waiter at a time, in any thread or task, also after gyre_close().
+ *
+ * The handle stays good with these, and only these:
+ * GYRE_BUSY: the job has not ended: timeout_ns passed, or was 0; or the task that
+ * waits was cancelled, which cancels the job no more than a time-out does; or
+ * somebody else waits for it; or the thread has no eventfd to wait with.
+ * GYRE_WOULD_DEADLOCK: the job waits, through jobs and joins, for the job of the
+ * task that calls; or in a prep callback.
+ * GYRE_INVALID: job is NULL.
+ *
+ * GYRE_CLOSED: the runtime was freed, or this is a forked child; frees the
+ * handle as well.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_job_wait(struct gyre_job *job, uint64_t timeout_ns, int *ret_result);
 
-/* Since: 0.1 */
+/*
+ * Asks the job to end: all of its tasks are cancelled. Does not wait, and may be
+ * called by any thread, also in a prep callback, also while another waits for
+ * the job; the handle must still be there. Does nothing to a job that has ended,
+ * nor after gyre_free(); NULL is fine.
+ *
+ * Since: 0.1
+ */
 void gyre_job_cancel(struct gyre_job *job);
 
-/* Since: 0.1 */
+/*
+ * Gives the handle up: the job goes on, and nobody hears of its end. Any thread,
+ * at any time, but not while another waits for the job; NULL is fine.
+ *
+ * Since: 0.1
+ */
 void gyre_job_detach(struct gyre_job *job);
 
-/* Since: 0.1 */
+/*
+ * Runs fn(arg) on a helper thread and waits until it has returned: plain blocking
+ * work, a compressor or a resolver, that must not hold up a worker. *ret_result,
+ * where ret_result is not NULL, gets what fn returned. There are at most
+ * offload_threads helpers; they are started when work comes, take it in the order
+ * in which it came, and end when none has come for two seconds.
+ *
+ * The helper is a plain thread: fn may block as it likes, has the stack of a
+ * thread and is not in a task. It may call this library, and names rt where it
+ * does. Nothing cuts it off: time-outs, cancels and gyre_close() wait for it, and
+ * a task that is cancelled meanwhile still gets its result.
+ *
+ * GYRE_OK: fn has returned.
+ * GYRE_RESPONSE_LOST: fn panicked; gyre_last_panic() says why.
+ * Refused, and fn was not called: GYRE_INVALID, fn is NULL; GYRE_WOULD_DEADLOCK,
+ * each of the helpers waits, in a call like this or for a job, for what may need
+ * one; or in a prep callback; GYRE_CANCELLED; GYRE_CLOSED; GYRE_NO_REACTOR;
+ * GYRE_NO_MEMORY; GYRE_SYSTEM, there is no helper and none could be started, or
+ * the thread's eventfd could not be had, errno says why.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_offload(struct gyre *rt, gyre_task_fn *fn, void *arg, int *ret_result);
 
 /* --------------------------------------------------------- inside a job -- */
 
-/* Since: 0.1 */
+/*
+ * These are for tasks. On other threads they answer GYRE_NO_REACTOR or NULL, or
+ * do nothing, unless they say otherwise; in a prep callback GYRE_WOULD_DEADLOCK.
+ *
+ * HOW A TASK IS CANCELLED. Its wait ends early, and from then on every wait is
+ * GYRE_CANCELLED, or -ECANCELED, at once, though other tasks get their turn in
+ * it. So code that returns on errors cleans up and returns as usual. At the first
+ * wait more than 100 ms after the cancel the task is dropped: its defers run on
+ * top of its stack, and it never resumes. A task that never waits cannot be
+ * stopped. gyre_alloc(), gyre_defer() and gyre_go() work as before.
+ *
+ * Defers may wait, cancelled or not, until gyre_close() has waited drain_ns or
+ * the worker has died; after that each of their waits is over at once, too. A
+ * wait of their task's own that was cut off does not come back.
+ */
+
+/*
+ * A task that was started by gyre_go() with a handle: a number, which means that
+ * task and never another. Once the task was joined, or its job has ended, it
+ * means nothing any more. Nothing has to be released.
+ *
+ * Since: 0.1
+ */
+struct gyre_task;
+
+/*
+ * Starts fn(arg) as another task of this job, on the same worker. It begins to
+ * run when the current one waits. ret NULL: nobody will join it. A task that is
+ * started in a job that ends is cancelled from the start. arg must stay valid as
+ * long as the task uses it; the job's arena does.
+ *
+ * GYRE_INVALID: fn is NULL. GYRE_NO_MEMORY: for its stack, or its place in the
+ * worker's tables, which have room for 2^22 handles. GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret);
 
-/* Since: 0.1 */
+/*
+ * Waits for the end of another task of this job. *ret_result, where ret_result is
+ * not NULL, gets what its fn returned. Frees the handle's number: each task can
+ * be joined once. In a task that was or is cancelled, cancels the other one, and
+ * waits for it all the same.
+ *
+ * GYRE_OK: it has returned.
+ * GYRE_CANCELLED: it was cancelled, did not return in time, and was dropped.
+ * GYRE_INVALID: not a task of this worker, or one that was joined; of another
+ * job; or another task joins it already, and it stays that one's.
+ * GYRE_WOULD_DEADLOCK: it is the current one, or waits through joins for it.
+ * GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_join(struct gyre_task *task, int *ret_result);
 
-/* Since: 0.1 */
+/*
+ * Waits for the end of every task that the current one has started, joins them
+ * all, and forgets their results. In a task that was or is cancelled, cancels
+ * them first. Tasks that they have started in their turn are not waited for.
+ *
+ * GYRE_OK: they have ended, however they did. GYRE_CANCELLED: the same, and the
+ * current task was cancelled. GYRE_WOULD_DEADLOCK: one of them waits, through
+ * joins, for the current one. GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_join_all(void);
 
-/* Since: 0.1 */
+/*
+ * Cancels a task of this job, the current one included. Does not wait. A task
+ * that has ended, or is of another job, and NULL: does nothing.
+ *
+ * Since: 0.1
+ */
 void gyre_task_cancel(struct gyre_task *task);
 
-/* Since: 0.1 */
+/*
+ * 1 once the current task was asked to stop, in its defers, too. Else, and on
+ * other threads, 0. Does not wait: long computations ask in between.
+ *
+ * Since: 0.1
+ */
 int gyre_cancelled(void);
 
-/* Since: 0.1 */
+/*
+ * Lets every task of the worker run that is ready now, and then goes on. It is a
+ * wait: a task that was cancelled may be dropped in it. On other threads it does
+ * nothing.
+ *
+ * Since: 0.1
+ */
 void gyre_yield(void);
 
-/* Since: 0.1 */
+/*
+ * Sleeps for ns nanoseconds or a little longer; 0 is a gyre_yield(), GYRE_FOREVER
+ * without end. On other threads it blocks, in all of them but in prep callbacks.
+ *
+ * GYRE_OK: the time is over. GYRE_CANCELLED: the task was cancelled first.
+ * GYRE_WOULD_DEADLOCK: in a prep callback.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_sleep(uint64_t ns);
 
-/* Since: 0.1 */
+/*
+ * Memory in the job's arena, aligned for any type: to 16 bytes. It is all given
+ * back at once, when the job ends, and never before; any task of the job may use
+ * it. It is not zeroed, unless the runtime has GYRE_ZERO_ARENAS. Size 0 gives an
+ * address of its own. Does not wait.
+ *
+ * Against arena_max count the sizes, each rounded up to 16 or to its alignment;
+ * copies of arg and name, and 32 bytes for each gyre_defer(), are among them.
+ *
+ * NULL: past arena_max, or out of memory, or not in a task; gyre_last_status() is
+ * GYRE_NO_MEMORY or GYRE_NO_REACTOR then.
+ *
+ * Since: 0.1
+ */
 void *gyre_alloc(size_t size);
 
-/* Since: 0.1 */
+/*
+ * The same, aligned to align bytes. NULL with GYRE_INVALID where that is no power
+ * of two.
+ *
+ * Since: 0.1
+ */
 void *gyre_alloc_aligned(size_t size, size_t align);
 
-/* Since: 0.1 */
+/*
+ * A copy of text in the job's arena, as gyre_alloc() gives it. NULL with
+ * GYRE_INVALID where text is.
+ *
+ * Since: 0.1
+ */
 char *gyre_strdup(const char *text);
 
-/* Since: 0.1 */
+/*
+ * Calls fn(arg) when the current task ends, however it ends: it returns, is
+ * dropped, panics, or its job ends. Last in, first out; a defer may add others. It
+ * runs in the task, may wait (see above), and runs before the arena is freed. arg
+ * must not point at variables of the task's functions, which may have returned by
+ * then: at the arena, say.
+ *
+ * GYRE_INVALID: fn is NULL. GYRE_NO_MEMORY: the arena is full; fn will not be
+ * called. GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg);
 
-/* Since: 0.1 */
+/*
+ * Ends this job, and no other: the current task's defers run, and it never
+ * resumes; the other tasks are cancelled; whoever waits for the job gets
+ * GYRE_RESPONSE_LOST, and this text by gyre_last_panic(), of at most 511 bytes,
+ * with the job's name and worker behind it where there is room. The first text of
+ * a job is kept. In a defer: the other defers still run. In create: that job's
+ * panic. In an offloaded function: ends that, and its caller gets
+ * GYRE_RESPONSE_LOST.
+ *
+ * Everywhere else, in prep callbacks, reset and destroy, too, it aborts the
+ * process. Does not return.
+ *
+ * Since: 0.1
+ */
 void gyre_panic(const char *format, ...)
 	__attribute__((__noreturn__, __format__(__printf__, 1, 2)));
 
-/* Since: 0.1 */
+/*
+ * What the last GYRE_RESPONSE_LOST of the calling task, or else thread, was
+ * about. Never NULL. The text belongs to the library and stands until the next
+ * such answer, or the end of the task or thread.
+ *
+ * Since: 0.1
+ */
 const char *gyre_last_panic(void);
-/* Since: 0.1 */
+/*
+ * A stream: one operation of the kernel's that gives many results, a multishot
+ * accept, poll, receive or read. It belongs to the job whose task has opened it,
+ * and to its tasks, of which one at a time uses it; it ends with its job at the
+ * latest.
+ *
+ * Since: 0.1
+ */
 struct gyre_stream;
 
-/* Since: 0.1 */
+/*
+ * Opens a stream without buffers: prep fills one SQE by
+ * io_uring_prep_multishot_accept() or io_uring_prep_poll_multishot(). It runs
+ * here and now, once, and is a prep callback like others. Descriptors and what
+ * else the SQE names must stay as they are until the stream is closed: it goes to
+ * the kernel again when the kernel has ended it and more may come. *ret belongs
+ * to the caller until gyre_stream_close(), or until its job ends.
+ *
+ * GYRE_INVALID: prep or ret is NULL, or prep set something that is not allowed;
+ * ARCHITECTURE.md has the list. GYRE_UNSUPPORTED: this kernel does not know the
+ * opcode. GYRE_NO_MEMORY. GYRE_CANCELLED: gyre_close() has waited long enough.
+ * GYRE_WORKER_DEAD. GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_stream_open(gyre_prep_fn *prep, void *arg, struct gyre_stream **ret);
 
-/* Since: 0.1 */
+/*
+ * The next result, for which it waits. *ret_res and *ret_cqe_flags, where these
+ * are not NULL, get res and flags of the CQE: a descriptor, poll events, or a
+ * number of bytes, whose gyre_stream_data() is then valid until the following
+ * next. A res below 0 is the stream's last, as is a 0 where it has buffers: the
+ * end of what it reads.
+ *
+ * GYRE_OK: there was one.
+ * GYRE_CLOSED: none will come any more.
+ * GYRE_CANCELLED: the task was cancelled; what has come can still be taken. Or
+ * gyre_close() has waited drain_ns, and the stream is over.
+ * GYRE_WORKER_DEAD: the worker has died, or results were lost.
+ * GYRE_NO_MEMORY: more came than could be kept, and the stream is over.
+ * GYRE_INVALID: stream is NULL, of another job, or another task waits for it.
+ * GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_stream_next(struct gyre_stream *stream, int *ret_res, uint32_t *ret_cqe_flags);
 
-/* Since: 0.1 */
+/*
+ * The same as gyre_stream_open() with buffers, of which the kernel takes one for
+ * each result: prep uses io_uring_prep_recv_multishot() or
+ * io_uring_prep_read_multishot(), with neither an address nor a length. The
+ * library allocates buffers of buffer_size bytes each, and sets
+ * IOSQE_BUFFER_SELECT and the group. When all hold results that were not taken,
+ * the stream pauses, and what it reads waits in the kernel.
+ *
+ * GYRE_INVALID: also where buffers or buffer_size is 0, buffers more than 32768,
+ * or all of them together more than 1 GiB. GYRE_SYSTEM: the kernel refused them,
+ * errno says why.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_stream_open_buffers(gyre_prep_fn *prep, void *arg, size_t buffer_size,
 					  unsigned buffers, struct gyre_stream **ret);
 
-/* Since: 0.1 */
+/*
+ * Where the bytes of the last result are: as many as its res says. Valid until
+ * the next gyre_stream_next() or the close; NULL without such a result. Does not
+ * wait.
+ *
+ * Since: 0.1
+ */
 const void *gyre_stream_data(struct gyre_stream *stream);
 
-/* Since: 0.1 */
+/*
+ * Ends the stream, waits until the kernel has let go of it, even in a task that
+ * was cancelled, and frees it. Accepted descriptors that were not taken are
+ * closed. While another task waits in gyre_stream_next(), and on other threads,
+ * it does nothing. NULL is fine.
+ *
+ * Since: 0.1
+ */
 void gyre_stream_close(struct gyre_stream *stream);
 
 /* ------------------------------------------------------- worker locals -- */
 
-/* Since: 0.1 */
+/*
+ * A resource that lives and dies on one worker: a pool of connections, a client,
+ * a cache without locks. One value for each struct, runtime and worker. The
+ * struct is the program's, as a rule a static variable, and must stay, with its
+ * functions, until every runtime that used it was closed.
+ *
+ * Since: 0.1
+ */
 struct gyre_local {
+	/* Makes the value, in the task that asked first, and may wait. NULL: failed. Required. */
 	void *(*create)(void *arg);
+
+	/* Destroys one, in a task of that worker. NULL: nothing to do. */
 	void (*destroy)(void *value);
+
+	/* Handed to create. The caller's own. */
 	void *arg;
+
+	/* The library's; zero at first. */
 	uint64_t internal[2];
 };
 
-/* Since: 0.1 */
+/* Initializes a struct gyre_local. Since: 0.1 */
 #define GYRE_LOCAL_INIT(create_fn, destroy_fn, arg_ptr) { (create_fn), (destroy_fn), (arg_ptr), { 0 } }
 
-/* Since: 0.1 */
+/*
+ * The value that local has on this worker; made by its create, where there is
+ * none. Who asks while another task makes it waits for that one. The value stays
+ * until the worker ends, when all jobs have ended: then the worker's values are
+ * destroyed, the latest first.
+ *
+ * GYRE_SYSTEM: create gave NULL; the next who asks tries again. errno is left
+ * alone.
+ * GYRE_WOULD_DEADLOCK: create asks for what it makes; or the value is being made
+ * by a task that waits, through joins and jobs, for the current one.
+ * GYRE_INVALID: local, its create or ret is NULL. GYRE_NO_MEMORY: or the worker
+ * has 4096 of them. GYRE_CLOSED: the worker ends. GYRE_NO_REACTOR.
+ *
+ * Since: 0.1
+ */
 enum gyre_status gyre_local_get(struct gyre_local *local, void **ret);
 
 /* ------------------------------------------------------------ context -- */
@@ -1113,7 +1534,6 @@ void gyre_context_each(void (*fn)(const char *, const char *, void *), void *arg
  * Figures of a runtime since it was opened. Counters only grow; gauges, marked
  * so, are of now. Each is true for itself; they are not read all at one instant
  * while workers run. Only operations of callers count, not the library's own.
- * The figures of jobs, tasks, stacks, arenas and the pool are 0 in this version.
  *
  * Since: 0.1
  */
