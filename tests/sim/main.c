@@ -48,6 +48,9 @@ static const struct sim_scenario scenario_table[] = {
 	  scenario_durable, false },
 	{ "durable-death", "the same with two workers, of which one dies", scenario_durable_death,
 	  true },
+	{ "streams", "multishot reads, polls and accepts, taken from and closed at any time",
+	  scenario_streams, false },
+	{ "streams-death", "the same while their worker dies", scenario_streams_death, true },
 	{ "program", "one thread that calls each function of the library", scenario_program, false },
 };
 

@@ -58,6 +58,7 @@ void sim_sleep(uint64_t ns);
 sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scenario_close_race,
 	scenario_death, scenario_cancel_only, scenario_cancel_death, scenario_on_time,
 	scenario_crowd, scenario_free, scenario_close_fd, scenario_leave, scenario_sync,
-	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_program;
+	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_program,
+	scenario_streams, scenario_streams_death;
 
 #endif
