@@ -9,7 +9,7 @@
 #include "sys.h"
 #include "turn.h"
 
-#define RESULTS_AT_FIRST	32
+#define RESULTS_AT_FIRST	(GYRE__STREAM_FULL / 4)	/* a power of two */
 #define PAGE			4096u
 
 #define BIT(state) (1u << GYRE__STREAM_##state)
@@ -134,12 +134,13 @@ static void unregister_buffers(struct gyre__ring *ring, struct gyre__stream *str
 
 static bool grow(struct gyre__stream *stream)
 {
-	uint32_t size = stream->size ? 2 * stream->size : stream->max;
+	uint32_t size = 2 * stream->size;
 	struct gyre__result *results;
 	uint32_t i;
 
-	if (!stream->buffers && !stream->size)
-		size = RESULTS_AT_FIRST;
+	if (size == 0)	/* buffers are there to be used: as many results as may ever come */
+		size = stream->buffers || stream->max < RESULTS_AT_FIRST ? stream->max :
+									   RESULTS_AT_FIRST;
 	if (size > stream->max)
 		return false;
 	results = gyre__zalloc(size * sizeof(*results));
@@ -196,6 +197,17 @@ static void tell_later(struct gyre__ring *ring, struct gyre__stream *stream)
 		gyre__list_push(&ring->streams.news, &stream->in_news);
 }
 
+/*
+ * A completion was lost, and it may have been one of this stream's: what came in
+ * after it would be told as if there were no gap. The kernel counts before it
+ * posts another (acquire, in the walk's load of the tail), and says so to an
+ * enter only later.
+ */
+static bool may_have_a_gap(const struct gyre__ring *ring, const struct gyre__stream *stream)
+{
+	return stream->buffers && gyre__load_shared(ring->uring.cq.koverflow) != 0;
+}
+
 bool gyre__stream_note(struct gyre__ring *ring, struct gyre__op *op, const struct io_uring_cqe *cqe)
 {
 	struct gyre__stream *stream = gyre__op_more(&ring->table, op)->stream;
@@ -204,7 +216,8 @@ bool gyre__stream_note(struct gyre__ring *ring, struct gyre__op *op, const struc
 	if (!(cqe->flags & IORING_CQE_F_MORE))
 		return false;
 	stream->fed = true;
-	keep(stream, (struct gyre__result){ cqe->res, cqe->flags });
+	if (!may_have_a_gap(ring, stream))
+		keep(stream, (struct gyre__result){ cqe->res, cqe->flags });
 	tell_later(ring, stream);
 	return true;
 }
@@ -285,6 +298,10 @@ static void complete(struct gyre__ring *ring, struct gyre__op *op)
 
 	land(ring, stream, op);
 	ring->completed_calls++;
+	if (gyre__unlikely(may_have_a_gap(ring, stream))) {
+		finish(ring, stream, GYRE_WORKER_DEAD);
+		return;
+	}
 	if (result.res >= 0 || !goes_on) {
 		keep(stream, result);
 		tell_later(ring, stream);
@@ -441,7 +458,7 @@ static int check_open(const struct gyre__ring *ring, const struct gyre__stream *
 {
 	if (gyre__load(&ring->dead, relaxed))	/* which the owner has written itself */
 		return -EOWNERDEAD;
-	if (ring->phase > GYRE__RING_DRAINING)
+	if (!gyre__ring_may_begin(ring))
 		return -ESHUTDOWN;
 	*ret_refusal = gyre__sanitize_stream(ring, &stream->sqe, buffers > 0);
 	if (!*ret_refusal && buffers > 0 &&

@@ -397,6 +397,13 @@ static bool nothing_is_left(const struct gyre__ring *ring)
 	       !ring->held.head && gyre__list_is_empty(&ring->streams.all) && ring->guests == 0;
 }
 
+/* A drain that has once found nothing left has no end to wait for any more. */
+bool gyre__ring_may_begin(const struct gyre__ring *ring)
+{
+	return ring->phase == GYRE__RING_RUNNING ||
+	       (ring->phase == GYRE__RING_DRAINING && !nothing_is_left(ring));
+}
+
 /* Answers what came between the last look and the end, and lets nothing in after it. */
 static void end(struct gyre__ring *ring)
 {

@@ -116,5 +116,7 @@ void gyre__ring_reap(struct gyre__ring *ring);
 bool gyre__ring_run_completed(struct gyre__ring *ring);
 void gyre__ring_flush_wakes(struct gyre__ring *ring);
 bool gyre__ring_run_held(struct gyre__ring *ring);
+/* Owner, from outside of batches: may something new begin, or is the ring on its way to its end? */
+bool gyre__ring_may_begin(const struct gyre__ring *ring);
 
 #endif

@@ -730,6 +730,24 @@ TEST(a_sealed_ring_goes_on_with_its_streams_until_they_are_closed)
 	test_pipe_close(&pipe);
 }
 
+TEST(a_sealed_ring_with_nothing_left_takes_no_stream)
+{
+	struct gyre__ring *ring = ring_open();
+	struct test_pipe pipe = test_pipe();
+	enum gyre__refusal refusal;
+	struct consumer consumer;
+
+	gyre__ring_turn(ring);
+	gyre__ring_seal(ring, GYRE_FOREVER);
+	while (ring->phase == GYRE__RING_RUNNING)
+		gyre__ring_turn(ring);
+	expect_eq(ring->phase, GYRE__RING_DRAINING);
+	expect_eq(try_open(ring, &consumer, prep_poll, &pipe.r, 0, &refusal), -ESHUTDOWN);
+	turn_until(ring, gyre__ring_finished(ring));
+	ring_free(ring);
+	test_pipe_close(&pipe);
+}
+
 TEST(death_ends_every_stream_and_keeps_what_had_come)
 {
 	struct gyre__ring *ring = ring_open_with(8, 2);

@@ -18,7 +18,7 @@ static const char *const failable[SIM_FAILABLE] = {
 
 static const char *const op_kinds[SIM_OP_KINDS] = {
 	"NOP", "READ", "WRITE", "FSYNC", "POLL_ADD", "TIMEOUT", "READ_FIXED", "WRITE_FIXED",
-	"SEND_ZC", "SYNC_FILE_RANGE",
+	"SEND_ZC", "SYNC_FILE_RANGE", "ACCEPT", "READ_MULTISHOT",
 };
 
 static const struct { int error; const char *name; } op_errnos[SIM_OP_ERRNOS] = {

@@ -9,7 +9,7 @@
 #include "ring/op.h"
 
 #define SIM_FAILABLE	9	/* entries of the table that can fail, see coverage.c */
-#define SIM_OP_KINDS	10	/* opcodes that fail by dice */
+#define SIM_OP_KINDS	12	/* opcodes that fail by dice */
 #define SIM_OP_ERRNOS	5
 
 struct sim_coverage {

@@ -36,6 +36,8 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_FLUSH_FAILED] = "flush failed", [SIM_FLUSH_LIED] = "flush lied after that",
 	[SIM_FILE_FULL] = "device full", [SIM_O_DSYNC] = "O_DSYNC write",
 	[SIM_RWF_DSYNC] = "RWF_DSYNC write", [SIM_FLUSH_LATE] = "cancel came during a flush",
+	[SIM_SHOT] = "multishot result", [SIM_LAST_SHOT] = "multishot ends with a result",
+	[SIM_NO_BUFFER] = "multishot lacks a buffer", [SIM_PAUSED] = "stream at rest",
 };
 
 static struct {

@@ -60,5 +60,6 @@ sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scen
 	scenario_crowd, scenario_free, scenario_close_fd, scenario_leave, scenario_sync,
 	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_program,
 	scenario_offload;
+	scenario_streams, scenario_streams_death;
 
 #endif

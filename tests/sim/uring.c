@@ -26,6 +26,9 @@
 #define BACKLOG_MAX	512
 #define THREAD_DONE	16
 #define NONE		UINT32_MAX
+#define GROUPS_MAX	32
+#define READ_MULTISHOT	49	/* newer than the oldest liburing */
+#define CQE_ACCEPTED	(1u << 15)	/* ours: its res is a descriptor, until somebody has seen it */
 
 enum kop_state {
 	KOP_FREE,
@@ -45,6 +48,10 @@ struct kop {
 	bool unseen;		/* and was not to be seen */
 	bool behind;		/* another, in its chain */
 	bool in_thread;		/* may be done by a thread of the kernel's, and interrupted there */
+	bool multishot;
+	bool shooting;		/* DONE for now: it looks again as task work */
+	unsigned cqe_flags;	/* of its last CQE */
+	uint16_t group;		/* of buffers, of a multishot read */
 	uint64_t user_data, addr, off, due_ns, order;
 	uint32_t len, flags;	/* the opcode's own: RWF_*, what to poll for */
 	uint32_t next;		/* in its chain */
@@ -59,6 +66,14 @@ struct kop {
 struct shared {
 	unsigned sq_head, sq_tail, sq_mask, sq_flags, sq_dropped;
 	unsigned cq_head, cq_tail, cq_mask, cq_overflow;
+};
+
+/* Buffers that the library provides: a ring of them in its memory. */
+struct group {
+	bool used;
+	uint16_t number, head;
+	uint32_t entries;
+	struct io_uring_buf_ring *ring;
 };
 
 struct kring {
@@ -79,6 +94,7 @@ struct kring {
 	unsigned calls;				/* in flight */
 	uint64_t thread_done[THREAD_DONE];	/* whose CQEs came last, of what threads did */
 	unsigned thread_done_count;
+	struct group groups[GROUPS_MAX];
 };
 
 static struct {
@@ -118,6 +134,8 @@ const char *sim_op_name(uint8_t opcode)
 	case IORING_OP_POLL_ADD: return "POLL_ADD";
 	case IORING_OP_TIMEOUT: return "TIMEOUT";
 	case IORING_OP_ASYNC_CANCEL: return "CANCEL";
+	case IORING_OP_ACCEPT: return "ACCEPT";
+	case READ_MULTISHOT: return "READ_MULTISHOT";
 	default: return "?";
 	}
 }
@@ -126,7 +144,7 @@ static const uint8_t known_opcodes[] = {
 	IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_POLL_ADD,
 	IORING_OP_TIMEOUT, IORING_OP_ASYNC_CANCEL, IORING_OP_READ_FIXED,
 	IORING_OP_WRITE_FIXED, IORING_OP_SYNC_FILE_RANGE, IORING_OP_READV, IORING_OP_WRITEV,
-	IORING_OP_SEND_ZC,
+	IORING_OP_SEND_ZC, IORING_OP_ACCEPT, IORING_OP_SOCKET, READ_MULTISHOT,
 };
 
 static bool is_known(uint8_t opcode)
@@ -191,17 +209,28 @@ static bool cq_put(struct kring *ring, const struct io_uring_cqe *cqe)
 	return true;
 }
 
+/* Nobody will ever see it. */
+static void forget(const struct io_uring_cqe *cqe)
+{
+	if (cqe->flags & CQE_ACCEPTED)
+		sim_scenario_close(cqe->res);
+}
+
 /* True: it can be seen. */
 static bool cq_post(struct kring *ring, uint64_t user_data, int res, unsigned flags)
 {
 	struct io_uring_cqe cqe = { .user_data = user_data, .res = res, .flags = flags };
 	bool seen = true;
 
-	if (ring->closed)
+	if (ring->closed) {
+		forget(&cqe);
 		return false;
+	}
 	if (!uring.died && sim_chance(sim_faults.ebadr)) {
 		sim_trace("the kernel loses a CQE");
+		forget(&cqe);
 		uring.died = ring->lost = true;
+		ring->shared->cq_overflow++;
 		sim_excuse_death();
 		sim_wake(ring);		/* whoever waits is told */
 		return false;
@@ -261,9 +290,9 @@ static void kop_promise(struct kop *op)
 
 static void note_result(struct kop *op)
 {
+	op->ring->calls -= op->call || op->multishot;
 	if (!op->call)
 		return;
-	op->ring->calls--;
 	op->call->flying--;
 	op->call->posted = true;
 	if (!op->notifies)
@@ -288,7 +317,8 @@ static void kop_end(struct kop *op)
 	op->state = KOP_FREE;
 	if (op->in_thread)
 		ring->thread_done[ring->thread_done_count++ % THREAD_DONE] = op->user_data;
-	seen = cq_post(ring, op->user_data, op->res, op->notifies ? IORING_CQE_F_NOTIF : 0);
+	seen = cq_post(ring, op->user_data, op->res,
+		       op->notifies ? IORING_CQE_F_NOTIF : op->cqe_flags);
 	if (op->call)
 		op->call->delivered = seen && !op->unseen && !ring->broken;
 	if (ring->closed)
@@ -317,6 +347,8 @@ static void kop_complete(struct kop *op, int res)
 	sim_wake(ring);
 }
 
+static void shoot(struct kop *op);
+
 static void run_task_work(struct kring *ring)
 {
 	struct kop *first;
@@ -330,7 +362,10 @@ static void run_task_work(struct kring *ring)
 				first = &uring.ops[i];
 		if (!first)
 			break;
-		kop_end(first);
+		if (first->shooting)
+			shoot(first);
+		else
+			kop_end(first);
 	}
 	ring->shared->sq_flags &= ~(unsigned)IORING_SQ_TASKRUN;
 }
@@ -429,7 +464,7 @@ static int op_errno(const struct kop *op)
 	int error;
 
 	/* The library's own read may only meet what it can live with. */
-	if (!op->call)
+	if (!op->call && !op->multishot)
 		return op->opcode == IORING_OP_READ && sim_chance(sim_faults.op_errno / 4) ? -EINTR : 0;
 	if (!sim_chance(sim_faults.op_errno))
 		return 0;
@@ -512,6 +547,160 @@ static void run_transfer(struct kop *op)
 		kop_wait(op, n);
 }
 
+/* ----------------------------------------------------------- multishot -- */
+
+static struct group *group_find(struct kring *ring, uint16_t number)
+{
+	unsigned i;
+
+	for (i = 0; i < GROUPS_MAX; i++)
+		if (ring->groups[i].used && ring->groups[i].number == number)
+			return &ring->groups[i];
+	return NULL;
+}
+
+/* The next buffer of op's group; NULL: there is none. */
+static const struct io_uring_buf *next_buffer(const struct kop *op)
+{
+	const struct group *group = group_find(op->ring, op->group);
+	const struct io_uring_buf *slot;
+
+	if (!group)
+		sim_fail("a multishot read names a group of buffers that is none");
+	sim_touch((uintptr_t)group->ring, group->entries * sizeof(*slot), "a ring of buffers");
+	if (group->head == group->ring->tail)
+		return NULL;
+	slot = (const struct io_uring_buf *)group->ring + group->head % group->entries;
+	sim_touch(slot->addr, slot->len, "a provided buffer");
+	return slot;
+}
+
+/* Of what it has to give now, one. -EAGAIN: nothing. */
+static int shot_read(struct kop *op, unsigned *ret_flags)
+{
+	const struct io_uring_buf *slot = next_buffer(op);
+	ssize_t n;
+
+	if (!slot) {
+		sim_reach(SIM_NO_BUFFER);
+		return -ENOBUFS;
+	}
+	n = sim_file_read(op->file, (void *)(uintptr_t)slot->addr, slot->len, op->off);
+	if (n <= 0)
+		return (int)n;
+	*ret_flags = IORING_CQE_F_BUFFER | (unsigned)slot->bid << IORING_CQE_BUFFER_SHIFT;
+	group_find(op->ring, op->group)->head++;
+	return (int)n;
+}
+
+/* A pipe is what is listened at: each byte in it is somebody who wants to connect. */
+static int shot_accept(struct kop *op, unsigned *ret_flags)
+{
+	char byte;
+	ssize_t n = sim_file_read(op->file, &byte, 1, 0);
+	int fd;
+
+	if (n <= 0)
+		return n == 0 ? -EAGAIN : (int)n;
+	fd = sim_file_open(sim_file_new(SIM_FILE_EVENTFD));
+	*ret_flags = fd >= 0 ? CQE_ACCEPTED : 0;
+	return fd;
+}
+
+static int shot_poll(const struct kop *op)
+{
+	int events = (int)(sim_file_poll(op->file) & (op->flags | POLLERR | POLLHUP));
+
+	return events ? events : -EAGAIN;
+}
+
+static int one_shot(struct kop *op, unsigned *ret_flags)
+{
+	*ret_flags = 0;
+	if (op->opcode == IORING_OP_POLL_ADD)
+		return shot_poll(op);
+	return op->opcode == IORING_OP_ACCEPT ? shot_accept(op, ret_flags) :
+						shot_read(op, ret_flags);
+}
+
+static bool cq_is_full(const struct kring *ring)
+{
+	const struct shared *shared = ring->shared;
+
+	return ring->backlog_count > 0 || shared->cq_tail - shared->cq_head == ring->cq_entries;
+}
+
+static void last_shot(struct kop *op, int res, unsigned flags)
+{
+	op->cqe_flags = flags;
+	kop_finish(op, res);
+}
+
+/*
+ * Gives what there is, a few results at a time. One that the completion queue
+ * has no room for is the op's last; a poll gives one, and waits for the next edge.
+ */
+static void shoot(struct kop *op)
+{
+	unsigned times = 1 + (unsigned)sim_random(3), flags;
+	int res;
+
+	op->shooting = false;
+	while (times-- > 0) {
+		res = one_shot(op, &flags);
+		if (res == -EAGAIN && !op->ring->closed) {
+			op->state = KOP_WAITING;
+			return;
+		}
+		if (res < 0 || (res == 0 && op->opcode == READ_MULTISHOT)) {
+			last_shot(op, res == -EAGAIN ? -ECANCELED : res, 0);
+			return;
+		}
+		if (cq_is_full(op->ring) || sim_chance(sim_faults.op_errno / 2)) {
+			sim_reach(SIM_LAST_SHOT);
+			last_shot(op, res, flags);
+			return;
+		}
+		sim_reach(SIM_SHOT);
+		sim_trace("CQE of %s: %s, and more follow", describe(op), sim_result(res));
+		cq_post(op->ring, op->user_data, res, flags | IORING_CQE_F_MORE);
+		if (op->opcode == IORING_OP_POLL_ADD) {
+			op->state = KOP_WAITING;
+			return;
+		}
+	}
+	due(op, sim_now_ns() + sim_random(2 * SIM_US));
+}
+
+/* There may be something: now, or when the ring's owner comes. */
+static void run_multishot(struct kop *op)
+{
+	struct kring *ring = op->ring;
+
+	if (!find_file(op)) {
+		kop_finish(op, -EBADF);
+		return;
+	}
+	if (op->opcode == READ_MULTISHOT && op->file->kind == SIM_FILE_DATA) {
+		kop_finish(op, -EBADFD);
+		return;
+	}
+	if (op->opcode != IORING_OP_POLL_ADD && !(sim_file_poll(op->file) & (POLLIN | POLLHUP)) &&
+	    sim_chance(500)) {
+		kop_wait(op, -EAGAIN);
+		return;
+	}
+	op->shooting = true;
+	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG)) {
+		shoot(op);
+		return;
+	}
+	op->state = KOP_DONE;
+	op->order = uring.order++;
+	ring->shared->sq_flags |= IORING_SQ_TASKRUN;
+	sim_wake(ring);
+}
+
 static void run_cancel(struct kop *op);
 
 static void kop_run(struct kop *op)
@@ -534,6 +723,10 @@ static void kop_run(struct kop *op)
 	error = op_errno(op);
 	if (error) {
 		kop_finish(op, error);
+		return;
+	}
+	if (op->multishot) {
+		run_multishot(op);
 		return;
 	}
 	switch (op->opcode) {
@@ -615,7 +808,7 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 	/* Cancelled before, and not told yet: found again, or not any more. */
 	if (target->dying || (target->state == KOP_DONE && target->res == -ECANCELED))
 		return sim_chance(500) ? 0 : -ENOENT;
-	if (target->state == KOP_DONE || target->notifies)
+	if ((target->state == KOP_DONE && !target->shooting) || target->notifies)
 		return -ENOENT;
 	if (target->state == KOP_LINKED && sim_bend != SIM_BEND_CANCEL_LINKED)
 		return -ENOENT;
@@ -624,12 +817,13 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 		return -EALREADY;
 	}
 	/* On its way from here to there, or between two polls: it goes on. */
-	if ((target->state == KOP_RUNNING || target->call) && sim_chance(sim_faults.cancel_miss))
+	if ((target->state == KOP_RUNNING || target->call || target->multishot) &&
+	    sim_chance(sim_faults.cancel_miss))
 		return -ENOENT;
 	*ret_res = target->in_thread && sim_chance(100) ? -EINTR : -ECANCELED;
 	if (*ret_res == -EINTR)
 		return -EALREADY;
-	if (target->state == KOP_WAITING || (!moves_data(target->opcode) && !target->in_thread))
+	if (target->state == KOP_WAITING || target->multishot || (!moves_data(target->opcode) && !target->in_thread))
 		return 0;
 	if (sim_chance(sim_faults.cancel_late)) {
 		*ret_res = 0;
@@ -665,6 +859,8 @@ static void run_cancel(struct kop *cancel)
 		sim_reach(SIM_CANCEL_FIRST);
 		kop_finish(cancel, res);
 	}
+	if (target && target_res)
+		target->shooting = false;
 	if (target_res == -ECANCELED && first && sim_chance(500)) {
 		target->dying = true;
 		due(target, sim_now_ns() + sim_random(2 * SIM_US));
@@ -731,6 +927,16 @@ void sim_uring_file_changed(struct sim_file *file)
 	}
 }
 
+static bool uses_group(const struct kop *op, uint64_t from, size_t len)
+{
+	const struct group *group;
+
+	if (op->state == KOP_FREE || op->opcode != READ_MULTISHOT || op->ring->closed)
+		return false;
+	group = group_find(op->ring, op->group);
+	return group && (uintptr_t)group->ring >= from && (uintptr_t)group->ring < from + len;
+}
+
 bool sim_uring_uses(const void *ptr, size_t len)
 {
 	uint64_t from = (uintptr_t)ptr;
@@ -741,6 +947,8 @@ bool sim_uring_uses(const void *ptr, size_t len)
 
 		if (op->state != KOP_FREE && op->state != KOP_DONE && moves_data(op->opcode) &&
 		    op->addr >= from && op->addr < from + len)
+			return true;
+		if (uses_group(op, from, len))
 			return true;
 	}
 	return false;
@@ -800,7 +1008,7 @@ static void ring_make(struct kring *ring, struct io_uring_params *params)
 	params->cq_off.overflow = offsetof(struct shared, cq_overflow);
 	params->cq_off.cqes = (unsigned)cqes;
 	params->features = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP |
-			   IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG;
+			   IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG | IORING_FEAT_RSRC_TAGS;
 }
 
 int sim_uring_setup(unsigned entries, struct io_uring_params *params)
@@ -858,6 +1066,18 @@ static void maybe_release(struct kring *ring)
 		uring.next_ns = ring->release_ns;
 }
 
+/* What nobody has looked at, or had no room: nobody will any more. */
+static void forget_all(struct kring *ring)
+{
+	const struct shared *shared = ring->shared;
+	unsigned i;
+
+	for (i = shared->cq_head; i != shared->cq_tail; i++)
+		forget(&ring->cqes[i & shared->cq_mask]);
+	for (i = 0; i < ring->backlog_count; i++)
+		forget(&ring->backlog[i]);
+}
+
 /* close() of a ring waits for nothing: what is in flight ends later, one way or the other. */
 void sim_uring_closed(unsigned number)
 {
@@ -866,16 +1086,18 @@ void sim_uring_closed(unsigned number)
 
 	ring->closed = true;
 	ring->file = NULL;
+	forget_all(ring);
 	maybe_release(ring);
 	for (i = 0; i < uring.used; i++) {
 		struct kop *op = &uring.ops[i];
 
 		if (op->ring != ring || op->state == KOP_FREE)
 			continue;
-		if (op->state == KOP_DONE) {
+		if (op->state == KOP_DONE && !op->shooting) {
 			kop_end(op);
-		} else if (op->state != KOP_LINKED && (op->state == KOP_WAITING ||
+		} else if (op->state != KOP_LINKED && (op->state == KOP_WAITING || op->multishot ||
 						       op->opcode == IORING_OP_TIMEOUT)) {
+			op->shooting = false;
 			op->dying = true;
 			due(op, sim_now_ns() + sim_random(50 * SIM_MS));
 		}
@@ -891,6 +1113,38 @@ static int register_probe(struct io_uring_probe *probe, unsigned count)
 		probe->ops[i].op = (uint8_t)i;
 	for (i = 0; i < sizeof(known_opcodes); i++)
 		probe->ops[known_opcodes[i]].flags = IO_URING_OP_SUPPORTED;
+	return 0;
+}
+
+static int register_group(struct kring *ring, const struct io_uring_buf_reg *reg)
+{
+	unsigned i;
+
+	if (group_find(ring, reg->bgid))
+		return -EEXIST;
+	for (i = 0; i < GROUPS_MAX && ring->groups[i].used; i++)
+		;
+	if (i == GROUPS_MAX)
+		sim_fail("the simulated machine has too few groups of buffers");
+	ring->groups[i] = (struct group){
+		.used = true, .number = reg->bgid, .entries = reg->ring_entries,
+		.ring = (void *)(uintptr_t)reg->ring_addr,
+	};
+	return 0;
+}
+
+static int unregister_group(struct kring *ring, uint16_t number)
+{
+	struct group *group = group_find(ring, number);
+	unsigned i;
+
+	if (!group)
+		return -ENOENT;
+	for (i = 0; i < uring.used; i++)
+		if (uring.ops[i].state != KOP_FREE && uring.ops[i].ring == ring &&
+		    uring.ops[i].opcode == READ_MULTISHOT && uring.ops[i].group == number)
+			sim_fail("a group of buffers is taken away from an op that still uses it");
+	group->used = false;
 	return 0;
 }
 
@@ -920,6 +1174,10 @@ int sim_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
 		ring->owner = sim_thread_id(sim_self());
 		ring->name = sim_thread_name(sim_self());
 		return 0;
+	case IORING_REGISTER_PBUF_RING:
+		return register_group(ring, arg);
+	case IORING_UNREGISTER_PBUF_RING:
+		return unregister_group(ring, ((const struct io_uring_buf_reg *)arg)->bgid);
 	case IORING_REGISTER_BUFFERS2:
 	case IORING_REGISTER_BUFFERS_UPDATE:
 		return 0;
@@ -988,6 +1246,13 @@ static void take_vector(struct kop *op)
 	op->len = (uint32_t)iov->iov_len;
 }
 
+static bool is_multishot(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == READ_MULTISHOT ||
+	       (sqe->opcode == IORING_OP_ACCEPT && sqe->ioprio & IORING_ACCEPT_MULTISHOT) ||
+	       (sqe->opcode == IORING_OP_POLL_ADD && sqe->len & IORING_POLL_ADD_MULTI);
+}
+
 static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 {
 	struct kop *op = kop_new();
@@ -997,6 +1262,7 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 		.state = KOP_LINKED, .ring = ring, .opcode = sqe->opcode, .sqe_flags = sqe->flags,
 		.user_data = sqe->user_data, .addr = sqe->addr, .off = sqe->off, .len = sqe->len,
 		.flags = sqe->poll32_events, .next = NONE, .fd = sqe->fd, .call = call,
+		.multishot = is_multishot(sqe), .group = sqe->buf_group,
 	};
 	if (op->opcode == IORING_OP_READV || op->opcode == IORING_OP_WRITEV)
 		take_vector(op);
@@ -1010,9 +1276,10 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 		call->taken++;
 		sim_deadline_taken(call);
 		call->flying++;
-		if (++ring->calls > sim_inflight_max())
-			sim_fail("%u ops are in flight, which is more than inflight_max", ring->calls);
 	}
+	ring->calls += call || op->multishot;
+	if (ring->calls > sim_inflight_max())
+		sim_fail("%u ops are in flight, which is more than inflight_max", ring->calls);
 	if (op->opcode == IORING_OP_ASYNC_CANCEL) {
 		const struct kop *target = cancel_target(op);
 
