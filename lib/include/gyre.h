@@ -959,7 +959,12 @@ struct gyre_job_options {
 };
 
 /* Since: 0.1 */
-#define GYRE_JOB_OPTIONS_INIT { sizeof(struct gyre_job_options) }
+#ifdef __cplusplus
+#define GYRE_JOB_OPTIONS_INIT { sizeof(struct gyre_job_options), 0, 0, GYRE_MODE_DEFAULT, \
+				0, 0, 0, 0, 0 }
+#else
+#define GYRE_JOB_OPTIONS_INIT { .size = sizeof(struct gyre_job_options) }
+#endif
 
 /* Since: 0.1 */
 enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
