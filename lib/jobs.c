@@ -657,11 +657,16 @@ enum gyre_status gyre_job_wait(struct gyre_job *job, uint64_t timeout_ns, int *r
 void gyre_job_cancel(struct gyre_job *job)
 {
 	struct gyre__thread *self = gyre__thread_self();
+	struct gyre *rt = job ? gyre__runtime_visit(self, spawned_of(job)->runtime_id) : NULL;
 
-	if (!self || !job || !gyre__runtime_visit(self, spawned_of(job)->runtime_id))
+	if (!rt)
 		return;
-	cancel_spawned(spawned_of(job), self->worker ? &self->worker->tasks : NULL);
-	gyre__thread_leave(self);
+	cancel_spawned(spawned_of(job), self && self->worker ? &self->worker->tasks : NULL);
+	/* A thread without memory for a record cannot say so; and the job is to end all the same. */
+	if (self)
+		gyre__thread_leave(self);
+	else
+		gyre__runtime_end_visit(rt);
 }
 
 void gyre_job_detach(struct gyre_job *job)

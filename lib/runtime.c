@@ -48,6 +48,11 @@ void gyre__thread_end_visit(struct gyre__thread *self)
 	if (!rt)
 		return;
 	self->visits = NULL;
+	gyre__runtime_end_visit(rt);
+}
+
+void gyre__runtime_end_visit(struct gyre *rt)
+{
 	/* Release: as in gyre__thread_leave(). */
 	gyre__fetch_sub(&rt->visitors, 1, release);
 }

@@ -86,9 +86,11 @@ static inline void gyre__thread_leave(struct gyre__thread *self)
 /*
  * For who knows only the id of a runtime: if it is not freed yet it stays so
  * until gyre__thread_leave(). NULL: it is gone. From a task of its own, or a
- * thread that is in no call.
+ * thread that is in no call. self NULL, for want of memory: then until
+ * gyre__runtime_end_visit().
  */
 struct gyre *gyre__runtime_visit(struct gyre__thread *self, uint32_t id);
+void gyre__runtime_end_visit(struct gyre *rt);
 
 /* In the list of those that are open, from the end of gyre_open() to the end of gyre_free()'s close. */
 void gyre__runtime_list(struct gyre *rt);

@@ -332,14 +332,15 @@ struct gyre *gyre__runtime_visit(struct gyre__thread *self, uint32_t id)
 {
 	struct gyre *rt;
 
-	if (self->task && self->runtime->id == id)
+	if (self && self->task && self->runtime->id == id)
 		return self->runtime;
 	lock_threads();
 	for (rt = runtimes; rt && (rt->id != id || gyre__runtime_is_forked(rt)); rt = rt->next)
 		;
-	if (rt && self->task) {
+	if (rt && (!self || self->task)) {
 		gyre__fetch_add(&rt->visitors, 1, seq_cst);
-		self->visits = rt;
+		if (self)
+			self->visits = rt;
 	} else if (rt) {
 		gyre__store(&self->inside, rt, seq_cst);
 	}

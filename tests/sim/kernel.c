@@ -21,7 +21,7 @@
 #include "ring/atomic.h"
 #include "sched.h"
 
-#define ARENA_BYTES	(1u << 23)
+#define ARENA_BYTES	(1u << 25)
 #define BLOCKS_MAX	4096
 #define FILES_MAX	96
 #define FD_FIRST	3
@@ -41,6 +41,7 @@ struct block {
 struct graves {
 	size_t used;
 	bool dead[ARENA_BYTES / GRAIN];
+	bool stack[ARENA_BYTES / GRAIN];	/* is or was one of a task */
 };
 
 struct sim_faults sim_faults;
@@ -176,6 +177,22 @@ bool sim_kernel_owns(uint64_t addr, size_t len)
 	return false;
 }
 
+static void note_stack(const char *ptr, size_t len)
+{
+	size_t first = (size_t)(ptr - kernel.arena) / GRAIN, end = first + (len + GRAIN - 1) / GRAIN;
+
+	memset(&kernel.graves->stack[first], true, end - first);
+	if (kernel.graves->used < end)
+		kernel.graves->used = end;
+}
+
+/* Does the caller's stack lie in there? The library only looks into those that are idle. */
+static void check_not_mine(const void *ptr, size_t len, const char *what)
+{
+	if ((uintptr_t)__builtin_frame_address(0) - (uintptr_t)ptr < len)
+		sim_fail("the stack on which somebody runs is given back (%s)", what);
+}
+
 static void block_end(struct block *block)
 {
 	size_t first = (size_t)(block->ptr - kernel.arena) / GRAIN, i;
@@ -187,6 +204,13 @@ static void block_end(struct block *block)
 		kernel.graves->dead[first + i] = true;
 	if (kernel.graves->used < first + i)
 		kernel.graves->used = first + i;
+}
+
+bool sim_kernel_is_stack(const volatile void *ptr)
+{
+	size_t offset = (uintptr_t)ptr - (uintptr_t)kernel.arena;
+
+	return offset < ARENA_BYTES && kernel.graves->stack[offset / GRAIN];
 }
 
 bool sim_kernel_is_freed(const volatile void *ptr)
@@ -242,6 +266,8 @@ static int sim_mmap(size_t len, int prot, int flags, int fd, off_t offset, void 
 		return rc;
 	if (flags & MAP_ANONYMOUS) {
 		*ret = block_new(len, true);
+		if (flags & MAP_STACK)
+			note_stack(*ret, len);
 		return 0;
 	}
 	file = sim_file_get(fd);
@@ -276,6 +302,8 @@ static int sim_madvise(void *ptr, size_t len, int advice)
 
 	sim_point("madvise");
 	rc = sim_failure("madvise", (const int[]){ ENOMEM, EAGAIN, 0 });
+	if (advice == MADV_DONTNEED)
+		check_not_mine(ptr, len, "madvise");
 	if (rc == 0 && advice == MADV_DONTNEED)
 		memset(ptr, 0, len);
 	return rc;
@@ -296,6 +324,7 @@ static int sim_mincore(void *ptr, size_t len, unsigned char *ret)
 	size_t i;
 
 	sim_point("mincore");
+	check_not_mine(ptr, len, "mincore");
 	for (; at < end; at += PAGE_BYTES) {
 		for (i = 0; i < PAGE_BYTES && at[i] == 0; i++)
 			;
@@ -921,6 +950,7 @@ void sim_kernel_begin(bool deadly)
 	kernel.used = 0;
 	kernel.block_count = 0;
 	memset(kernel.graves->dead, 0, kernel.graves->used);
+	memset(kernel.graves->stack, 0, kernel.graves->used);
 	kernel.graves->used = 0;
 	kernel.pipe_count = 0;
 	kernel.failable = kernel.threads_live = kernel.mappings_excused = 0;
@@ -938,6 +968,9 @@ static void check_dead(const struct block *block)
 {
 	size_t i;
 
+	if ((unsigned char)block->ptr[0] == DEAD_BYTE &&
+	    memcmp(block->ptr, block->ptr + 1, block->len - 1) == 0)
+		return;
 	for (i = 0; i < block->len; i++)
 		if ((unsigned char)block->ptr[i] != DEAD_BYTE)
 			sim_fail("memory is written after it was freed: byte %zu of %zu", i, block->len);

@@ -51,6 +51,7 @@ void sim_excuse_descriptor(int fd);
 extern const void *sim_zalloc_caller;
 bool sim_kernel_owns(uint64_t addr, size_t len);	/* live memory of the library's */
 bool sim_kernel_is_freed(const volatile void *ptr);	/* it was the library's, and is no more */
+bool sim_kernel_is_stack(const volatile void *ptr);	/* it lies among stacks of tasks */
 
 /* ---------------------------------------------- files, for both halves -- */
 

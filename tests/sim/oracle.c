@@ -38,6 +38,11 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_RWF_DSYNC] = "RWF_DSYNC write", [SIM_FLUSH_LATE] = "cancel came during a flush",
 	[SIM_SHOT] = "multishot result", [SIM_LAST_SHOT] = "multishot ends with a result",
 	[SIM_NO_BUFFER] = "multishot lacks a buffer", [SIM_PAUSED] = "stream at rest",
+	[SIM_JOBS] = "jobs answered", [SIM_JOB_OK] = "job: OK", [SIM_JOB_CANCELLED] = "job: CANCELLED",
+	[SIM_JOB_TIMED_OUT] = "job: TIMED_OUT", [SIM_JOB_DEAD] = "job: WORKER_DEAD",
+	[SIM_JOB_PANIC] = "job panicked", [SIM_JOB_NOT_BEGUN] = "job never began",
+	[SIM_JOB_BUSY] = "job outlives a wait for it", [SIM_TASK_CANCELLED] = "task cancelled",
+	[SIM_TASK_DROPPED] = "task dropped",
 };
 
 static struct {
@@ -67,7 +72,9 @@ void sim_oracle_end(void)
 void sim_expect(unsigned workers, unsigned inflight_max, uint64_t drain_ns)
 {
 	oracle.workers = workers;
-	oracle.inflight_max = inflight_max;
+	/* Of several at a time, what the most generous one allows. */
+	if (oracle.inflight_max < inflight_max)
+		oracle.inflight_max = inflight_max;
 	oracle.drain_ns = drain_ns;
 }
 
@@ -94,6 +101,16 @@ void sim_excuse_close(void)
 		oracle.closed_ns = sim_now_ns();
 	oracle.closed = true;
 	sim_deadline_closing();
+}
+
+bool sim_is_closed(void)
+{
+	return oracle.closed;
+}
+
+bool sim_drain_is_over(void)
+{
+	return oracle.closed && sim_now_ns() >= gyre__deadline(oracle.closed_ns, oracle.drain_ns);
 }
 
 static unsigned find_asked(const void *op)
@@ -247,11 +264,12 @@ static void check_ok(const struct sim_call *call, enum gyre_effect effect, int r
 
 static void check_cancelled(const struct sim_call *call, uint32_t flags)
 {
-	if (was_asked(call->op) || (flags & GYRE_OP_LINK))
+	/* A task that is cancelled takes its ops with it, and has been asked why. */
+	if (was_asked(call->op) || (flags & GYRE_OP_LINK) || gyre_cancelled())
 		return;
 	if (!oracle.closed)
 		sim_fail("call %u: CANCELLED, and nobody has", call->id);
-	if (sim_now_ns() < gyre__deadline(oracle.closed_ns, oracle.drain_ns))
+	if (!sim_drain_is_over())
 		sim_fail("call %u: CANCELLED before the drain is over", call->id);
 }
 
@@ -260,7 +278,7 @@ static void check_dead(const struct sim_call *call)
 {
 	if (!oracle.died)
 		sim_fail("call %u: WORKER_DEAD, and none is", call->id);
-	if (call->after_death && oracle.workers > 1 && !oracle.all_may_die)
+	if (call->after_death && oracle.workers > 1 && !oracle.all_may_die && !call->bound)
 		sim_fail("call %u: WORKER_DEAD, while another worker lives", call->id);
 	if (call->delivered)
 		sim_fail("call %u: WORKER_DEAD, but the kernel had answered", call->id);

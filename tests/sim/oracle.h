@@ -32,6 +32,8 @@ struct sim_call {
 	const void *op;			/* its struct gyre_op, or NULL */
 	const struct sim_call *before;	/* the one that it is linked to, or NULL */
 	bool after_death;		/* a WORKER_DEAD had been told when it began */
+	bool lent;			/* its memory is; until the answer */
+	bool bound;			/* a task's: only the worker that it is sent to may take it */
 	/* What the kernel has seen of it: its own account. */
 	bool prepared;			/* its prep has run */
 	unsigned taken;			/* SQEs consumed */
@@ -59,7 +61,9 @@ enum sim_reached {
 	SIM_OPEN_FAILED, SIM_LATE_REF,
 	SIM_POWER_CUT, SIM_IMAGE_LACKS, SIM_IMAGE_TORN, SIM_IMAGE_REORDERED, SIM_FLUSH_FAILED,
 	SIM_FLUSH_LIED, SIM_FILE_FULL, SIM_O_DSYNC, SIM_RWF_DSYNC, SIM_FLUSH_LATE,
-	SIM_SHOT, SIM_LAST_SHOT, SIM_NO_BUFFER, SIM_PAUSED, SIM_REACHED_COUNT
+	SIM_SHOT, SIM_LAST_SHOT, SIM_NO_BUFFER, SIM_PAUSED,
+	SIM_JOBS, SIM_JOB_OK, SIM_JOB_CANCELLED, SIM_JOB_TIMED_OUT, SIM_JOB_DEAD, SIM_JOB_PANIC,
+	SIM_JOB_NOT_BEGUN, SIM_JOB_BUSY, SIM_TASK_CANCELLED, SIM_TASK_DROPPED, SIM_REACHED_COUNT
 };
 extern const char *const sim_reached_names[SIM_REACHED_COUNT];
 void sim_reach(enum sim_reached what);
@@ -94,6 +98,8 @@ void sim_excuse_death(void);
 void sim_excuse_flush(void);		/* one failed that no file knows of */
 void sim_excuse_every_death(void);	/* of any worker, from here on */
 void sim_excuse_fault(void);
+bool sim_is_closed(void);
+bool sim_drain_is_over(void);
 bool sim_fault_happened(void);
 bool sim_death_happened(void);
 bool sim_call_has_failed(void);		/* one out of the library; a death is none */

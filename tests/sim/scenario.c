@@ -18,9 +18,9 @@ bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 	return sim_open_sized(workers, 1 + (unsigned)sim_random(sim_many(8, 64)), drain_ns, ret);
 }
 
-bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, struct gyre **ret)
+static bool open_with(struct gyre_options options, unsigned workers, unsigned inflight_max,
+		      uint64_t drain_ns, struct gyre **ret)
 {
-	struct gyre_options options = GYRE_OPTIONS_INIT;
 	enum gyre_status status;
 
 	options.workers = workers;
@@ -30,7 +30,7 @@ bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, 
 			  sim_chance(500) ? GYRE_SPIN_AUTO : 1 + sim_random(20 * SIM_US);
 	options.drain_ns = drain_ns;
 	sim_expect(workers, inflight_max, drain_ns ? drain_ns : DRAIN_NS_DEFAULT);
-	options.flags = sim_chance(300) ? GYRE_PIN_WORKERS : 0;
+	options.flags |= sim_chance(300) ? GYRE_PIN_WORKERS : 0;
 	sim_deadline_opened(drain_ns ? drain_ns : DRAIN_NS_DEFAULT);
 	status = gyre_open(&options, ret);
 	sim_trace("gyre_open: %s", gyre_status_name(status));
@@ -42,6 +42,20 @@ bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, 
 		sim_fail("gyre_open: %s (%s), and nothing has failed", gyre_status_name(status),
 			 gyre_last_error());
 	return false;
+}
+
+bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, struct gyre **ret)
+{
+	return open_with((struct gyre_options)GYRE_OPTIONS_INIT, workers, inflight_max, drain_ns, ret);
+}
+
+bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret)
+{
+	struct gyre_options options = GYRE_OPTIONS_INIT;
+
+	options.flags = sim_chance(400) ? GYRE_ZERO_ARENAS : 0;
+	options.stall_ns = sim_chance(300) ? 10 * SIM_US : 0;
+	return open_with(options, workers, 1 + (unsigned)sim_random(sim_many(8, 64)), drain_ns, ret);
 }
 
 void sim_check_told(enum gyre_status status)
@@ -167,14 +181,23 @@ static void lend(struct sim_call *call)
 {
 	sim_begin_call(call);
 	sim_deadline_sent(call);
-	if (call->buf && !call->left)
+	call->lent = call->buf && !call->left;
+	if (call->lent)
 		sim_lend(call->buf, call->len, call);
 }
 
 static void take_back(struct sim_call *call)
 {
-	if (call->buf)
+	if (call->lent)
 		sim_take_back(call->buf);
+	call->lent = false;
+}
+
+void sim_call_dropped(struct sim_call *call)
+{
+	if (call->taken)
+		sim_fail("call %u was submitted, and its task is dropped before the answer", call->id);
+	take_back(call);
 }
 
 /* For whoever reads along. */

@@ -31,6 +31,8 @@ unsigned sim_many(unsigned small, unsigned large);
 /* Opens a runtime of the run's size with rolled options. False: it could not be, for a reason. */
 bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret);
 bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, struct gyre **ret);
+/* The same, with options that only jobs look at. */
+bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret);
 /* Notes the fact for the oracle, and closes. */
 void sim_close_runtime(struct gyre *rt);
 /* gyre_op_cancel(), and the oracle knows of it. */
@@ -48,6 +50,9 @@ enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call);
 enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct gyre_op *ops,
 			       unsigned count);
 
+/* The task that was about to make it will never hear of it. */
+void sim_call_dropped(struct sim_call *call);
+
 /* A function has answered status: its thread finds the same, and a sentence, if it has a record. */
 void sim_check_told(enum gyre_status status);
 
@@ -58,8 +63,9 @@ void sim_sleep(uint64_t ns);
 sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scenario_close_race,
 	scenario_death, scenario_cancel_only, scenario_cancel_death, scenario_on_time,
 	scenario_crowd, scenario_free, scenario_close_fd, scenario_leave, scenario_sync,
-	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_program,
-	scenario_offload;
-	scenario_streams, scenario_streams_death;
+	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_jobs,
+	scenario_jobs_close, scenario_jobs_death, scenario_jobs_apart, scenario_jobs_cancel,
+	scenario_jobs_stubborn, scenario_jobs_visit, scenario_program,
+	scenario_offload, scenario_streams, scenario_streams_death;
 
 #endif
