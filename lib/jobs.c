@@ -435,9 +435,9 @@ static void cancel_spawned(struct spawned *spawned, const struct gyre__tasks *fr
 	/* One of all who ask sends it: whoever comes later finds it on its way. */
 	if (gyre__job_has_ended(handle) || gyre__exchange(&spawned->cancel_asked, 1, acq_rel))
 		return;
-	if (from == handle->home) {
-		if (handle->job)
-			gyre__job_cancel(handle->job, GYRE_CANCELLED);
+	/* A start that is still on its way must come first: then the cancel travels behind it. */
+	if (from == handle->home && handle->job) {
+		gyre__job_cancel(handle->job, GYRE_CANCELLED);
 		return;
 	}
 	gyre__fetch_add(&spawned->refs, 1, relaxed);
