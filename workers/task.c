@@ -499,6 +499,7 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->upper_made = false;
 	task->children = NULL;
 	task->joiner = task->joining = NULL;
+	task->walk = 0;
 	task->local_makes = NULL;
 	gyre__alarm_init(&task->alarm, alarm_due);
 }
