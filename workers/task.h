@@ -102,6 +102,7 @@ struct gyre__task {
 	int joined_result;
 	struct gyre__task *walk_next;		/* lib/tasks.c: the next of those met in the latest walk */
 	uint64_t walk;				/* the latest that met it */
+	struct gyre__task *next_to_interrupt;
 	struct gyre__local_entry *local_makes, *local_waits;
 	struct gyre__task *local_next;		/* who waits for the same one */
 	struct gyre__batch far_wake;		/* from another worker or thread */
@@ -152,6 +153,8 @@ struct gyre__tasks {
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
 	uint64_t walks;				/* through those who join each other */
+	struct gyre__task *to_interrupt;	/* cancelled, and perhaps still waiting */
+	bool interrupting;
 	uint32_t tag;				/* in its handles, so that another worker's are told apart */
 	struct gyre__job *jobs;			/* all that live here */
 	uint32_t jobs_live;
