@@ -41,7 +41,6 @@ struct batch_wait {
 	struct gyre__wait wait;
 	struct gyre__batch *batch;
 	struct gyre__worker *worker;
-	bool own;
 };
 
 /* The task was cancelled: so are its ops, and when they have all come to an end, so has the wait. */
@@ -59,10 +58,8 @@ static void interrupt_batch(struct gyre__task *task, struct gyre__wait *wait)
 		while (!gyre__cas(word, &ticket, ticket | GYRE__TICKET_CANCEL, acq_rel))
 			;
 	}
-	if (batch_wait->own)
-		gyre__ring_look_for_cancels(&batch_wait->worker->ring);
-	else
-		gyre__ring_poke(&batch_wait->worker->ring);
+	/* Its own ring's, too: that may be in the middle of this very batch, whose prep asks. */
+	gyre__ring_poke(&batch_wait->worker->ring);
 }
 
 /* The same of a task: on its own worker's ring without a detour, and parked meanwhile. */
@@ -72,12 +69,11 @@ static enum gyre_status send_and_park(struct gyre__thread *self, struct gyre__wo
 		.wait = { .what = "ops", .interrupt = interrupt_batch },
 		.batch = &self->batch,
 		.worker = worker,
-		.own = worker == self->worker,
 	};
 	enum gyre_status status;
 	bool woken;
 
-	if (batch_wait.own)
+	if (worker == self->worker)
 		status = gyre__ring_take_own(&worker->ring, &self->batch);
 	else
 		status = gyre__ring_send(&worker->ring, &self->batch, &woken);

@@ -188,20 +188,23 @@ static bool waits_for(struct gyre__job *job, const struct gyre_job *handle)
 	return false;
 }
 
-/* False: the wait would never end. */
-static bool begin_waiting(struct gyre__thread *self, struct gyre_job *handle)
+/* GYRE_OK; GYRE_WOULD_DEADLOCK: the wait would never end; GYRE_BUSY: another task's edge is there. */
+static enum gyre_status begin_waiting(struct gyre__thread *self, struct gyre_job *handle)
 {
 	struct gyre__job *job = gyre__thread_job(self);
-	bool circle;
+	enum gyre_status status = GYRE_OK;
 
 	if (!job)
-		return true;
+		return GYRE_OK;
 	gyre__sys->mutex_lock(&waits_lock);
-	circle = waits_for(job, handle);
-	if (!circle)
+	if (waits_for(job, handle))
+		status = GYRE_WOULD_DEADLOCK;
+	else if (gyre__load(&handle->waited_by, relaxed))
+		status = GYRE_BUSY;
+	else
 		gyre__store(&handle->waited_by, job, release);
 	gyre__sys->mutex_unlock(&waits_lock);
-	return !circle;
+	return status;
 }
 
 bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle)
@@ -435,9 +438,9 @@ static void cancel_spawned(struct spawned *spawned, const struct gyre__tasks *fr
 	/* One of all who ask sends it: whoever comes later finds it on its way. */
 	if (gyre__job_has_ended(handle) || gyre__exchange(&spawned->cancel_asked, 1, acq_rel))
 		return;
-	if (from == handle->home) {
-		if (handle->job)
-			gyre__job_cancel(handle->job, GYRE_CANCELLED);
+	/* A start that is still on its way must come first: then the cancel travels behind it. */
+	if (from == handle->home && handle->job) {
+		gyre__job_cancel(handle->job, GYRE_CANCELLED);
 		return;
 	}
 	gyre__fetch_add(&spawned->refs, 1, relaxed);
@@ -620,7 +623,10 @@ static enum gyre_status wait_for_end(struct gyre__thread *self, struct gyre_job 
 		return wait_busy(GYRE_TIMED_OUT);
 	if (self->task && gyre__task_may_wait(self->task) != GYRE_OK)
 		return wait_busy(GYRE_CANCELLED);
-	if (!begin_waiting(self, handle))
+	status = begin_waiting(self, handle);
+	if (status == GYRE_BUSY)
+		return wait_busy(GYRE_BUSY);
+	if (status != GYRE_OK)
 		return gyre__fail("gyre_job_wait", GYRE_WOULD_DEADLOCK, "the job would wait, through "
 				  "jobs and joins, for its own end; the handle is still good");
 	status = self->task ? wait_in_task(self, handle, timeout_ns) :

@@ -17,7 +17,7 @@
 void gyre__jobs_begin_one(struct gyre__task *first, struct gyre_job *handle);
 
 /* For the same: does the end of target wait for that of task, through joins and jobs? */
-bool gyre__is_circle(const struct gyre__task *target, const struct gyre__task *task);
+bool gyre__is_circle(const struct gyre__task *target, struct gyre__task *task);
 
 /* The same for jobs alone: does the end of handle's job wait for that of job? */
 bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle);

@@ -49,27 +49,73 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 	return GYRE_OK;
 }
 
-/* Does the end of target wait, through joins, for task? */
-static bool joins(const struct gyre__task *target, const struct gyre__task *task)
+static bool is_joining(const struct gyre__task *task)
 {
-	while (task != target) {
-		const struct gyre__task *parent = task->parent;
-
-		if (parent && parent->joins_all && (parent == target || joins(target, parent)))
-			return true;
-		task = task->joiner;
-		if (!task)
-			return false;
-	}
-	return true;
+	return task->joining || task->joins_all;
 }
 
-bool gyre__is_circle(const struct gyre__task *target, const struct gyre__task *task)
+/*
+ * All whose end waits, through joins, for task's: task itself, and from there on
+ * through walk_next. Each once, and without recursion: there may be thousands, and
+ * the stack is a task's.
+ */
+static void collect_waiters(struct gyre__task *task)
+{
+	uint64_t walk = ++task->home->walks;
+	struct gyre__task *last = task;
+
+	task->walk = walk;
+	task->walk_next = NULL;
+	for (; task; task = task->walk_next) {
+		struct gyre__task *above[2] = { task->joiner, NULL };
+		unsigned i;
+
+		if (task->parent && task->parent->joins_all)
+			above[1] = task->parent;
+		for (i = 0; i < 2; i++) {
+			if (!above[i] || above[i]->walk == walk)
+				continue;
+			above[i]->walk = walk;
+			above[i]->walk_next = NULL;
+			last->walk_next = above[i];
+			last = above[i];
+		}
+	}
+}
+
+/* Does the end of target wait, through joins, for task? */
+static bool joins(const struct gyre__task *target, struct gyre__task *task)
+{
+	if (target == task || !is_joining(target))
+		return target == task;
+	collect_waiters(task);
+	while (task && task != target)
+		task = task->walk_next;
+	return task;
+}
+
+/* The same of one of those that task has started. */
+static bool child_joins(struct gyre__task *task)
+{
+	const struct gyre__task *child = task->children, *waiter;
+
+	while (child && !is_joining(child))
+		child = child->child_next;
+	if (!child)
+		return false;
+	collect_waiters(task);
+	for (waiter = task; waiter; waiter = waiter->walk_next)
+		if (waiter->parent == task)
+			return true;
+	return false;
+}
+
+bool gyre__is_circle(const struct gyre__task *target, struct gyre__task *task)
 {
 	return joins(target, task) || gyre__job_waits_for(task->job, target->job->handle);
 }
 
-static enum gyre_status check_join(const struct gyre__task *task, const struct gyre__task_slot *slot)
+static enum gyre_status check_join(struct gyre__task *task, const struct gyre__task_slot *slot)
 {
 	const struct gyre__task *target;
 
@@ -158,16 +204,14 @@ enum gyre_status gyre_join_all(void)
 {
 	struct gyre__task *task = gyre__current_task();
 	struct gyre__wait wait = { .what = __func__, .interrupt = interrupt_join_all };
-	const struct gyre__task *child;
 
 	if (gyre__unlikely(!task))
 		return refuse_no_task(__func__);
 	if (gyre__unlikely(gyre__task_may_wait(task) != GYRE_OK))
 		interrupt_join_all(task, &wait);
-	for (child = task->children; child; child = child->child_next)
-		if (joins(child, task))
-			return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a task that this one started "
-					  "waits, through joins, for its end");
+	if (child_joins(task))
+		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a task that this one started "
+				  "waits, through joins, for its end");
 	if (task->children) {
 		task->joins_all = true;
 		gyre__task_park(task, &wait);
@@ -327,6 +371,7 @@ void *gyre_alloc_aligned(size_t size, size_t align)
 
 char *gyre_strdup(const char *text)
 {
+	struct gyre__task *task = gyre__current_task();
 	size_t size;
 	char *copy;
 
@@ -335,8 +380,8 @@ char *gyre_strdup(const char *text)
 		return NULL;
 	}
 	size = strlen(text) + 1;
-	copy = gyre__current_task() ? gyre_alloc(size) : refuse_memory(__func__, size);
-	return copy ? memcpy(copy, text, size) : NULL;
+	copy = task ? gyre__arena_alloc(&task->job->arena, size) : NULL;
+	return copy ? memcpy(copy, text, size) : refuse_memory(__func__, size);
 }
 
 enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)

@@ -194,9 +194,6 @@ bool gyre__ring_turn(struct gyre__ring *ring);
  */
 enum gyre_status gyre__ring_take_own(struct gyre__ring *ring, struct gyre__batch *batch);
 
-/* Somebody has marked tickets of the owner's own ops: it looks for them at once. */
-void gyre__ring_look_for_cancels(struct gyre__ring *ring);
-
 /* Nothing to do: spins while that pays, then sleeps in the kernel until there is. */
 void gyre__ring_wait(struct gyre__ring *ring);
 

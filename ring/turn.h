@@ -98,6 +98,8 @@ uint64_t gyre__ring_next_deadline(const struct gyre__ring *ring);
 /* Answers what waits and matches: due at now_ns (GYRE__NEVER: everything), asked for, or not to wait. */
 void gyre__ring_expire_waiting(struct gyre__ring *ring, uint64_t now_ns);
 void gyre__ring_cancel_waiting(struct gyre__ring *ring);
+/* Looks at the tickets of all that is under way or waits. Not from a prep. */
+void gyre__ring_look_for_cancels(struct gyre__ring *ring);
 void gyre__ring_refuse_nowait(struct gyre__ring *ring);
 void gyre__ring_drop_waiting(struct gyre__ring *ring, enum gyre_status status);
 /* The chain has moved on: if the end of the op that runs now was asked for, it is time. */

@@ -417,3 +417,46 @@ char *test_slurp(int fd)
 	text[used] = '\0';
 	return text;
 }
+
+/* --------------------------------------------------------------- jobs -- */
+
+int test_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg)
+{
+	enum gyre_status status;
+	int result = -4711;
+
+	status = gyre_block_on(rt, fn, arg, NULL, &result);
+	if (status != GYRE_OK)
+		test_fail("gyre_block_on: %s", gyre_last_error());
+	return result;
+}
+
+struct gyre_job *test_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg)
+{
+	struct gyre_job *job = NULL;
+
+	if (gyre_spawn(rt, fn, arg, NULL, &job) != GYRE_OK)
+		test_fail("gyre_spawn: %s", gyre_last_error());
+	return job;
+}
+
+int test_task_return(void *arg)
+{
+	return (int)(intptr_t)arg;
+}
+
+int test_task_sleep(void *arg)
+{
+	if (arg)
+		atomic_fetch_add((atomic_uint *)arg, 1);
+	expect_status(gyre_sleep(GYRE_FOREVER), GYRE_CANCELLED);
+	return 0;
+}
+
+int test_task_refuse(void *arg)
+{
+	if (arg)
+		atomic_fetch_add((atomic_uint *)arg, 1);
+	for (;;)
+		gyre_sleep(GYRE_FOREVER);
+}

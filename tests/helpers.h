@@ -75,6 +75,19 @@ void prep_forbidden(struct io_uring_sqe *sqe, void *arg);	/* MSG_RING */
 /* All zero but for prep and arg. */
 struct gyre_op test_op(gyre_prep_fn *prep, void *arg);
 
+/* --------------------------------------------------------------- jobs -- */
+
+/* As a job of rt, which must end well: what fn returned. */
+int test_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg);
+struct gyre_job *test_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg);
+
+/* Returns arg, as a number. */
+int test_task_return(void *number);
+/* Counts itself in, sleeps until it is cancelled, and returns 0. NULL: uncounted. */
+int test_task_sleep(void *atomic_uint_here);
+/* The same, but sleeps again whatever it is told: it has to be dropped. */
+int test_task_refuse(void *atomic_uint_here);
+
 /* ------------------------------------------------------------- files -- */
 
 struct test_pipe {

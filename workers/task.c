@@ -361,13 +361,29 @@ static void interrupt(struct gyre__task *task)
 		task->wait->interrupt(task, task->wait);
 }
 
+/*
+ * To interrupt a wait may cancel others, and that others again, along chains of
+ * joins and of jobs. They take turns here, not on the stack, which may be a task's.
+ */
 void gyre__task_cancel(struct gyre__task *task)
 {
+	struct gyre__tasks *tasks = task->home;
+
 	if (gyre__task_is_cancelled(task))
 		return;
 	task->cancel_ns = gyre__sys->now_ns() | 1;	/* never 0 */
-	if (!task->shielded)
+	if (task->shielded)
+		return;
+	task->next_to_interrupt = tasks->to_interrupt;
+	tasks->to_interrupt = task;
+	if (tasks->interrupting)
+		return;
+	tasks->interrupting = true;
+	while ((task = tasks->to_interrupt)) {
+		tasks->to_interrupt = task->next_to_interrupt;
 		interrupt(task);
+	}
+	tasks->interrupting = false;
 }
 
 void gyre__task_hurry(struct gyre__task *task)
@@ -499,6 +515,7 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->upper_made = false;
 	task->children = NULL;
 	task->joiner = task->joining = NULL;
+	task->walk = 0;
 	task->local_makes = NULL;
 	gyre__alarm_init(&task->alarm, alarm_due);
 }

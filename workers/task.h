@@ -100,6 +100,9 @@ struct gyre__task {
 	struct gyre__task *joiner, *joining;
 	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
 	int joined_result;
+	struct gyre__task *walk_next;		/* lib/tasks.c: the next of those met in the latest walk */
+	uint64_t walk;				/* the latest that met it */
+	struct gyre__task *next_to_interrupt;
 	struct gyre__local_entry *local_makes, *local_waits;
 	struct gyre__task *local_next;		/* who waits for the same one */
 	struct gyre__batch far_wake;		/* from another worker or thread */
@@ -127,7 +130,7 @@ struct gyre__task_hooks {
 	size_t upper_size;
 	void (*job_begins)(struct gyre__task *first, struct gyre_job *handle);
 	/* Does the end of target wait for that of task, through joins and jobs? */
-	bool (*is_circle)(const struct gyre__task *target, const struct gyre__task *task);
+	bool (*is_circle)(const struct gyre__task *target, struct gyre__task *task);
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
 	void (*outlasting)(struct gyre__tasks *tasks);	/* what lives is about to be cancelled: the drain is over */
 };
@@ -149,6 +152,9 @@ struct gyre__tasks {
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
+	uint64_t walks;				/* through those who join each other */
+	struct gyre__task *to_interrupt;	/* cancelled, and perhaps still waiting */
+	bool interrupting;
 	uint32_t tag;				/* in its handles, so that another worker's are told apart */
 	struct gyre__job *jobs;			/* all that live here */
 	uint32_t jobs_live;

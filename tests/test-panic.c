@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: MIT */
+#include "harness.h"
+
+TEST_MAIN()
