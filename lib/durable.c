@@ -266,6 +266,13 @@ static void tell_group(struct party *leader)
 	}
 }
 
+/* The file system knows no RWF_DSYNC, and has written nothing; with O_DSYNC, no other way is as good. */
+static bool dsync_is_refused(const struct party *party)
+{
+	return party->rw_flags && party->res == -EOPNOTSUPP && party->status == GYRE_OK &&
+	       party->done == 0 && !party->writes_alone;
+}
+
 /* The flush is over and what it came to is noted: tells whom it covered, and who is next. */
 static void hand_over(struct gyre__durable *durable, struct party *leader)
 {
@@ -280,7 +287,7 @@ static void hand_over(struct gyre__durable *durable, struct party *leader)
 		next->role = LEADS;
 		lane_add(durable, next);
 	}
-	durable->flushes += !leader->found_failed;
+	durable->flushes += !leader->found_failed && !dsync_is_refused(leader);
 	if (leader->flush_error)
 		fail_file(durable, leader);
 	leader->settled = leader->res >= 0;
@@ -536,23 +543,29 @@ static ssize_t report_write(const struct party *party)
 
 /* ------------------------------------------------------------- methods -- */
 
-/* By RWF_DSYNC, as many side by side as there are callers: each flushes what it wrote itself. */
-static void write_dsync(struct gyre__durable *durable, struct party *party)
+/*
+ * By RWF_DSYNC, as many side by side as there are callers: each flushes what it
+ * wrote itself. False: it is refused, and nothing was written.
+ */
+static bool write_dsync(struct gyre__durable *durable, struct party *party)
 {
 	party->rw_flags = RWF_DSYNC;
 	write_all(party);
+	if (dsync_is_refused(party))
+		return false;
 	judge_dsync(&durable->failed, party);
 	lock(durable);
 	durable->flushes++;
 	if (party->flush_error)
 		fail_file(durable, party);
 	unlock(durable);
+	return true;
 }
 
 /*
  * The same to the page cache, where one such write may be told of a failure that
- * is another's: it leads the flushes of its file. False: somebody else does, and
- * nothing was written. With O_DSYNC every write flushes, and has to wait.
+ * is another's: it leads the flushes of its file. False: somebody else does, or it
+ * is refused, and nothing was written. With O_DSYNC every write flushes, and has to wait.
  */
 static bool write_dsync_alone(struct gyre__durable *durable, struct party *party)
 {
@@ -571,6 +584,10 @@ static bool write_dsync_alone(struct gyre__durable *durable, struct party *party
 		return false;
 	party->rw_flags = RWF_DSYNC;
 	write_all(party);
+	if (dsync_is_refused(party)) {
+		hand_over(durable, party);
+		return false;
+	}
 	judge_dsync(&durable->failed, party);
 	hand_over(durable, party);
 	return true;
@@ -583,11 +600,10 @@ static void write_by(struct gyre__durable *durable, struct party *party,
 
 	party->by_ring = forced || *method == GYRE__METHOD_RING;
 	if (*method != GYRE__METHOD_GROUP) {
-		if (direct)
-			write_dsync(durable, party);
-		if (direct || write_dsync_alone(durable, party))
+		if (direct ? write_dsync(durable, party) : write_dsync_alone(durable, party))
 			return;
 		*method = GYRE__METHOD_GROUP;
+		party->by_ring = forced;
 	}
 	party->rw_flags = 0;
 	write_all(party);

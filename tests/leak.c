@@ -101,6 +101,26 @@ static unsigned long live_serial;	/* of the latest allocation */
 static struct gyre__sys counting;
 static const struct gyre__sys *counted;	/* what it passes on to */
 
+static void lock_live(void)
+{
+	pthread_mutex_lock(&live_lock);
+}
+
+static void unlock_live(void)
+{
+	pthread_mutex_unlock(&live_lock);
+}
+
+/*
+ * A child that is forked while another thread allocates must not find the lock
+ * held. Before all handlers of the library's: its own in the child frees memory.
+ */
+__attribute__((__constructor__)) static void guard_fork(void)
+{
+	if (pthread_atfork(lock_live, unlock_live, unlock_live) != 0)
+		abort();
+}
+
 static unsigned live_home(const void *ptr)
 {
 	return (unsigned)(((uintptr_t)ptr >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 40) &
@@ -111,13 +131,13 @@ static void live_add(void *ptr, size_t size)
 {
 	unsigned i = live_home(ptr);
 
-	pthread_mutex_lock(&live_lock);
+	lock_live();
 	while (live[i].ptr)
 		i = (i + 1) & (LIVE_MAX - 1);
 	live[i] = (struct live){ ptr, size, ++live_serial };
 	if (++live_count > LIVE_MAX / 2)
 		abort();	/* a test for a bigger table */
-	pthread_mutex_unlock(&live_lock);
+	unlock_live();
 }
 
 /* Under live_lock. Closes the gap at i, so that what collided with it is still found. */
@@ -142,14 +162,14 @@ static void live_remove(void *ptr)
 {
 	unsigned i = live_home(ptr);
 
-	pthread_mutex_lock(&live_lock);
+	lock_live();
 	while (live[i].ptr && live[i].ptr != ptr)
 		i = (i + 1) & (LIVE_MAX - 1);
 	if (live[i].ptr) {
 		live_close_gap(i);
 		live_count--;
 	}
-	pthread_mutex_unlock(&live_lock);
+	unlock_live();
 }
 
 static void *counting_alloc(size_t size, size_t align)
@@ -201,9 +221,9 @@ unsigned leak_allocations(void)
 {
 	unsigned count;
 
-	pthread_mutex_lock(&live_lock);
+	lock_live();
 	count = live_count;
-	pthread_mutex_unlock(&live_lock);
+	unlock_live();
 	return count;
 }
 

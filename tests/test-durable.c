@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 #include "helpers.h"
+#include "lib/durable.h"
+#include "lib/runtime.h"
 #include "ring/failed.h"
 #include "ring/sys_fault.h"
 
@@ -583,6 +585,219 @@ TEST(a_shared_flush_that_fails_is_told_to_all_whom_it_covered)
 	gyre__fault_hook(GYRE__FAULT_fdatasync, NULL, NULL);
 	close(gate.fd);
 	close_faulty(gate.rt);
+}
+
+/* -------------------------------------- resets and closes in the middle -- */
+
+/* Who flushes at the gate, who comes behind it, and what happens to them meanwhile. */
+struct meanwhile {
+	struct gate gate;
+	pthread_t behind;
+	atomic_bool looks, go_on;	/* it is about to look whether its file has failed; and may */
+	atomic_uint pauses;		/* of the one that closes */
+	atomic_bool closed, early;
+	int rc;
+};
+
+static void flush_and_write(void *arg, unsigned number)
+{
+	struct meanwhile *meanwhile = arg;
+	struct gate *gate = &meanwhile->gate;
+
+	if (number == 0) {
+		gate->res[0] = gyre_fdatasync(gate->rt, gate->fd);
+		return;
+	}
+	meanwhile->behind = pthread_self();
+	await(atomic_load(&gate->flushes) == 1);
+	gate->res[1] = gyre_write_durable(gate->rt, gate->fd, "abc", 3, 0);
+}
+
+/* One flushes and is stopped in it, the other has written and waits behind it. */
+static void start_meanwhile(struct meanwhile *meanwhile, struct test_crew *crew)
+{
+	struct gate *gate = &meanwhile->gate;
+
+	gate->rt = open_faulty("caller");
+	gate->fd = test_file(10);
+	gyre__fault_hook(GYRE__FAULT_fdatasync, stop_at_gate, gate);
+	test_crew_start(crew, 2, flush_and_write, meanwhile);
+	await(gyre__fault_count(GYRE__FAULT_eventfd_read) >= 1);
+}
+
+static void end_meanwhile(struct meanwhile *meanwhile)
+{
+	gyre__fault_hook(GYRE__FAULT_fdatasync, NULL, NULL);
+	close(meanwhile->gate.fd);
+	close_faulty(meanwhile->gate.rt);
+}
+
+/* It asks which file it is only once some file has failed. */
+static int stop_who_looks(enum gyre__fault_call call, int fd, const void *site, void *arg)
+{
+	struct meanwhile *meanwhile = arg;
+
+	(void)call;
+	(void)fd;
+	(void)site;
+	if (!pthread_equal(pthread_self(), meanwhile->behind))
+		return 0;
+	atomic_store(&meanwhile->looks, true);
+	await(atomic_load(&meanwhile->go_on));
+	return 0;
+}
+
+TEST(who_has_written_before_a_flush_failed_is_told_although_the_file_is_reset)
+{
+	struct meanwhile meanwhile = { .gate.first_error = -EIO };
+	struct test_crew crew;
+
+	start_meanwhile(&meanwhile, &crew);
+	gyre__fault_hook(GYRE__FAULT_statx, stop_who_looks, &meanwhile);
+	atomic_store(&meanwhile.gate.open, true);
+	await(atomic_load(&meanwhile.looks));
+	expect_eq(gyre_durable_reset(meanwhile.gate.rt, meanwhile.gate.fd), 0);
+	atomic_store(&meanwhile.go_on, true);
+	test_crew_join(&crew);
+	gyre__fault_hook(GYRE__FAULT_statx, NULL, NULL);
+	expect_eq(meanwhile.gate.res[0], -EIO);
+	expect_eq(meanwhile.gate.res[1], -EIO);
+	expect_eq(atomic_load(&meanwhile.gate.flushes), 2);	/* it looked, and saw nothing */
+	expect_eq(test_stat(meanwhile.gate.rt, durable_failed_files), 0);
+	expect_well(meanwhile.gate.rt, meanwhile.gate.fd);
+	end_meanwhile(&meanwhile);
+}
+
+/* A ring marks a file and knows of no durable write. */
+TEST(a_reset_tells_all_who_are_inside_of_what_a_ring_has_noted)
+{
+	struct meanwhile meanwhile = { .rc = 0 };
+	struct test_crew crew;
+
+	start_meanwhile(&meanwhile, &crew);
+	gyre__failed_mark(gyre__durable_failed(meanwhile.gate.rt->durable), meanwhile.gate.fd, -ENOSPC);
+	expect_eq(gyre_durable_reset(meanwhile.gate.rt, meanwhile.gate.fd), 0);
+	atomic_store(&meanwhile.gate.open, true);
+	test_crew_join(&crew);
+	expect_eq(meanwhile.gate.res[0], -ENOSPC);
+	expect_eq(meanwhile.gate.res[1], -ENOSPC);
+	expect_well(meanwhile.gate.rt, meanwhile.gate.fd);
+	end_meanwhile(&meanwhile);
+}
+
+static struct gyre__sys pausing;
+static const struct gyre__sys *paused;
+static atomic_uint *pauses;
+
+static void count_pauses(uint64_t ns)
+{
+	atomic_fetch_add(pauses, 1);
+	paused->sleep_ns(ns);
+}
+
+static int note_close(enum gyre__fault_call call, int fd, const void *site, void *arg)
+{
+	struct meanwhile *meanwhile = arg;
+
+	(void)call;
+	(void)site;
+	if (fd != meanwhile->gate.fd)
+		return 0;
+	atomic_store(&meanwhile->early, !atomic_load(&meanwhile->gate.open));
+	atomic_store(&meanwhile->closed, true);
+	return 0;
+}
+
+static void close_meanwhile(void *arg, unsigned number)
+{
+	struct meanwhile *meanwhile = arg;
+
+	(void)number;
+	meanwhile->rc = gyre_close_fd(meanwhile->gate.rt, meanwhile->gate.fd);
+}
+
+TEST(gyre_close_fd_waits_for_flushes_and_for_who_waits_behind_them)
+{
+	struct meanwhile meanwhile = { .rc = 1 };
+	struct test_crew crew, closer;
+
+	start_meanwhile(&meanwhile, &crew);
+	pauses = &meanwhile.pauses;
+	paused = gyre__sys;
+	pausing = *paused;
+	pausing.sleep_ns = count_pauses;
+	gyre__sys = &pausing;
+	gyre__fault_hook(GYRE__FAULT_close, note_close, &meanwhile);
+	test_crew_start(&closer, 1, close_meanwhile, &meanwhile);
+	await(atomic_load(&meanwhile.pauses) > 1 || atomic_load(&meanwhile.closed));
+	atomic_store(&meanwhile.gate.open, true);
+	test_crew_join(&closer);
+	test_crew_join(&crew);
+	gyre__sys = paused;
+	gyre__fault_hook(GYRE__FAULT_close, NULL, NULL);
+	gyre__fault_hook(GYRE__FAULT_fdatasync, NULL, NULL);
+	expect_eq(meanwhile.rc, 0);
+	expect(!atomic_load(&meanwhile.early));
+	expect_eq(meanwhile.gate.res[0], 0);
+	expect_eq(meanwhile.gate.res[1], 3);
+	close_faulty(meanwhile.gate.rt);
+}
+
+/* ------------------------------------------------ a file system without RWF_DSYNC -- */
+
+/* One refusal, of the write that was to flush; what follows is a plain one. */
+TEST(a_write_that_may_not_flush_is_written_and_then_flushed)
+{
+	struct gyre *rt = open_faulty("caller");
+	int fd = test_file(10);
+
+	gyre__fault_set(GYRE__FAULT_pwritev2, 0, 1, -EOPNOTSUPP);
+	expect_eq(gyre_write_durable(rt, fd, "abc", 3, 0), 3);
+	expect_eq(gyre__fault_count(GYRE__FAULT_pwritev2), 2);
+	expect_eq(gyre__fault_count(GYRE__FAULT_fdatasync), 1);
+	expect_eq(test_stat(rt, durable_by_group), 1);
+	expect_eq(test_stat(rt, durable_flushes), 1);
+	expect_eq(test_stat(rt, durable_failed_files), 0);
+	expect_well(rt, fd);
+	close(fd);
+	close_faulty(rt);
+}
+
+TEST(a_direct_write_that_may_not_flush_is_written_and_then_flushed)
+{
+	struct gyre *rt = open_faulty("caller");
+	int fd = direct_file(BLOCK);
+	void *block;
+
+	expect_eq(posix_memalign(&block, BLOCK, BLOCK), 0);
+	memset(block, 'x', BLOCK);
+	gyre__fault_set(GYRE__FAULT_pwritev2, 0, 1, -EOPNOTSUPP);
+	expect_eq(gyre_write_durable(rt, fd, block, BLOCK, 0), BLOCK);
+	expect_eq(gyre__fault_count(GYRE__FAULT_pwritev2), 2);
+	expect_eq(gyre__fault_count(GYRE__FAULT_fdatasync), 1);
+	expect_eq(test_stat(rt, durable_flushes), 1);
+	free(block);
+	close(fd);
+	close_faulty(rt);
+}
+
+/* With O_DSYNC each write flushes, which this one may not: its caller is told. */
+TEST(a_refused_flush_is_the_callers_where_there_is_no_other_way)
+{
+	struct gyre *rt = open_faulty("caller");
+	int fd = test_file(10), again = reopen(fd, O_RDWR | O_DSYNC);
+
+	gyre__fault_set(GYRE__FAULT_pwritev2, 0, 1, -EOPNOTSUPP);
+	expect_eq(gyre_write_durable(rt, again, "abc", 3, 0), -EOPNOTSUPP);
+	expect_eq(gyre__fault_count(GYRE__FAULT_pwritev2), 1);
+	gyre__fault_set(GYRE__FAULT_pwritev2, 0, 2, -EOPNOTSUPP);
+	expect_eq(gyre_write_durable(rt, fd, "abc", 3, 0), -EOPNOTSUPP);
+	expect_eq(gyre__fault_count(GYRE__FAULT_fdatasync), 0);
+	expect_eq(test_stat(rt, durable_failed_files), 0);
+	expect_well(rt, fd);
+	close(fd);
+	close(again);
+	close_faulty(rt);
 }
 
 /* -------------------------------------------------------------------- soak -- */

@@ -3,10 +3,12 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -49,6 +51,39 @@ TEST(clean_code_leaks_nothing)
 	pthread_join(thread, NULL);
 	leak_after(leak, report, sizeof(report));
 	expect_str(report, "");
+}
+
+static void *allocates_until_told(void *over)
+{
+	while (!atomic_load((atomic_int *)over))
+		gyre__free(gyre__zalloc(100));
+	return NULL;
+}
+
+TEST(child_that_is_forked_while_others_allocate_can_allocate)
+{
+	atomic_int over = 0;
+	pthread_t thread;
+	unsigned i;
+	int status;
+
+	if (TEST_UNDER_ASAN)
+		test_skip("AddressSanitizer's allocator may be locked for ever in a child "
+			  "that is forked while other threads allocate");
+	expect_eq(pthread_create(&thread, NULL, allocates_until_told, &over), 0);
+	for (i = 0; i < test_times(200); i++) {
+		pid_t pid = fork();
+
+		expect_ge(pid, 0);
+		if (pid == 0) {
+			gyre__free(gyre__zalloc(100));
+			_exit(0);
+		}
+		expect_eq(waitpid(pid, &status, 0), pid);
+		expect_eq(status, 0);
+	}
+	atomic_store(&over, 1);
+	pthread_join(thread, NULL);
 }
 
 TEST(leaked_descriptor_is_found)

@@ -105,6 +105,7 @@ static void allow_what_is_open(unsigned bend)
 		.cancel_late = sim_chance(500) ? 300 : 0,
 		.cancel_miss = sim_chance(500) ? 300 : 0,
 		.post_directly = sim_chance(300),
+		.post_inline = sim_chance(500) ? 900 : 0,
 	};
 	sim_bend = bend;
 }

@@ -187,16 +187,24 @@ static void fill(struct run *run, unsigned number)
 	}
 }
 
+/*
+ * What stays after an SQE that ended its submission goes right behind: with later
+ * steps it could be more than the queue holds, or become a chain with their ops.
+ */
 static int submit(struct run *run, unsigned count)
 {
 	unsigned i;
+	int rc, more;
 
 	for (i = 0; i < count; i++) {
 		run->after[run->submitted] = i > 0 &&
 			(run->program->ops[run->submitted - 1].flags & IOSQE_IO_LINK);
 		fill(run, run->submitted++);
 	}
-	return enter(run, 0);
+	rc = more = enter(run, 0);
+	while (more > 0 && __atomic_load_n(run->sq_head, __ATOMIC_ACQUIRE) != run->tail)
+		more = enter(run, 0);
+	return rc;
 }
 
 static bool sure_are_done(const struct run *run)

@@ -98,6 +98,7 @@ static void roll_faults(bool deadly)
 		.stall = rate(100),
 		.post_directly = sim_chance(300),
 		.old = sim_chance(200),
+		.post_inline = rate(500),
 	};
 	if (deadly) {
 		sim_faults.ebadr = rate(40);

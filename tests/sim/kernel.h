@@ -25,6 +25,7 @@ struct sim_faults {
 	unsigned ebadr, fatal;			/* of it, and it is the ring's end; at most one a seed */
 	unsigned op_errno, short_io, slow;
 	unsigned cancel_miss, cancel_late, cut_off;
+	unsigned post_inline;			/* what is done within the submit has its CQE there */
 	unsigned stall;				/* of threads that are about to wake another */
 	unsigned fail_at;			/* the n-th call that can fail does; 0: none */
 	bool post_directly;			/* completions need no task work */

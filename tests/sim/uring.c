@@ -25,6 +25,7 @@
 #define KOPS_MAX	1024
 #define BACKLOG_MAX	512
 #define THREAD_DONE	16
+#define GOES_OFF_NS	(10 * SIM_US)
 #define NONE		UINT32_MAX
 #define GROUPS_MAX	32
 #define READ_MULTISHOT	49	/* newer than the oldest liburing */
@@ -47,6 +48,7 @@ struct kop {
 	bool notifies;		/* the first is out: only that is still to come */
 	bool unseen;		/* and was not to be seen */
 	bool behind;		/* another, in its chain */
+	bool waited;		/* for its file, once at least */
 	bool in_thread;		/* may be done by a thread of the kernel's, and interrupted there */
 	bool multishot;
 	bool shooting;		/* DONE for now: it looks again as task work */
@@ -167,6 +169,12 @@ static bool moves_data(uint8_t opcode)
 static bool only_syncs(uint8_t opcode)
 {
 	return opcode == IORING_OP_FSYNC || opcode == IORING_OP_SYNC_FILE_RANGE;
+}
+
+/* What a thread of the kernel's does. */
+static bool is_for_thread(const struct kop *op)
+{
+	return (op->sqe_flags & IOSQE_ASYNC) || only_syncs(op->opcode);
 }
 
 /* Does it break its chain? What only syncs does not, whatever it says. */
@@ -325,6 +333,16 @@ static void kop_end(struct kop *op)
 		maybe_release(ring);
 }
 
+/*
+ * What is done within the submit has its CQE there, while others wait as task
+ * work, for an enter that may never be needed for these.
+ */
+static bool is_done_in_submit(const struct kop *op)
+{
+	return !op->behind && !op->waited && !is_for_thread(op) && op->opcode != IORING_OP_TIMEOUT &&
+	       sim_chance(op->opcode == IORING_OP_ASYNC_CANCEL ? 500 : sim_faults.post_inline);
+}
+
 static void kop_complete(struct kop *op, int res)
 {
 	struct kring *ring = op->ring;
@@ -335,9 +353,8 @@ static void kop_complete(struct kop *op, int res)
 	if (op->opcode == IORING_OP_FSYNC && res < 0)	/* the next one's success may be no proof */
 		sim_excuse_flush();
 	sim_deadline_ended(op->call);
-	/* A cancel is carried out within the submit, and is told before what waits as task work. */
 	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG) ||
-	    (op->opcode == IORING_OP_ASYNC_CANCEL && !op->behind && sim_chance(500))) {
+	    is_done_in_submit(op)) {
 		kop_end(op);
 		return;
 	}
@@ -477,12 +494,14 @@ static int op_errno(const struct kop *op)
 
 static void kop_wait(struct kop *op, int n)
 {
-	if (n == -EAGAIN && !op->ring->closed)
+	if (n == -EAGAIN && !op->ring->closed) {
 		op->state = KOP_WAITING;
-	else if (n == -EAGAIN)
+		op->waited = true;
+	} else if (n == -EAGAIN) {
 		kop_finish(op, -ECANCELED);
-	else
+	} else {
 		kop_finish(op, n);
+	}
 }
 
 /* The second half of what answers when it is durable: nothing stops that any more. */
@@ -703,6 +722,18 @@ static void run_multishot(struct kop *op)
 
 static void run_cancel(struct kop *op);
 
+/* A thread that has looked the file up may be kept from going on for a while. */
+static bool lingers_with_file(struct kop *op)
+{
+	if (op->file || !op->in_thread || !sim_chance(sim_faults.slow) ||
+	    !(moves_data(op->opcode) || only_syncs(op->opcode) || op->opcode == IORING_OP_POLL_ADD))
+		return false;
+	if (!find_file(op))
+		return false;
+	due(op, sim_now_ns() + sim_random(sim_chance(500) ? SIM_MS : 20 * SIM_US));
+	return true;
+}
+
 static void kop_run(struct kop *op)
 {
 	int error;
@@ -720,6 +751,8 @@ static void kop_run(struct kop *op)
 		kop_finish(op, is_known(op->opcode) ? -ECANCELED : -EINVAL);
 		return;
 	}
+	if (lingers_with_file(op))
+		return;
 	error = op_errno(op);
 	if (error) {
 		kop_finish(op, error);
@@ -796,6 +829,22 @@ static struct kop *cancel_target(const struct kop *cancel)
 	return NULL;
 }
 
+/*
+ * The cancel looks for its target among what threads run once more, after it has
+ * interrupted it, and by then that may be gone.
+ */
+static int say_interrupted(void)
+{
+	return sim_chance(sim_faults.cancel_late) ? -ENOENT : -EALREADY;
+}
+
+/* Its timer goes off at this moment, on another CPU: it is found, and nothing stops it. */
+static bool goes_off(const struct kop *op)
+{
+	return op->opcode == IORING_OP_TIMEOUT && op->state == KOP_RUNNING &&
+	       op->due_ns <= sim_now_ns() + GOES_OFF_NS;
+}
+
 /* What the cancel says; *ret_res: what becomes of the target, 0: nothing. */
 static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_res)
 {
@@ -816,14 +865,19 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 		sim_reach(SIM_FLUSH_LATE);
 		return -EALREADY;
 	}
+	if (goes_off(target) && sim_chance(sim_faults.cancel_late))
+		return -EALREADY;
 	/* On its way from here to there, or between two polls: it goes on. */
 	if ((target->state == KOP_RUNNING || target->call || target->multishot) &&
 	    sim_chance(sim_faults.cancel_miss))
 		return -ENOENT;
-	*ret_res = target->in_thread && sim_chance(100) ? -EINTR : -ECANCELED;
-	if (*ret_res == -EINTR)
-		return -EALREADY;
-	if (target->state == KOP_WAITING || target->multishot || (!moves_data(target->opcode) && !target->in_thread))
+	*ret_res = -ECANCELED;
+	if (target->in_thread && sim_chance(100)) {
+		*ret_res = interrupted[sim_random(2)];
+		return say_interrupted();
+	}
+	if (target->state == KOP_WAITING || target->multishot ||
+	    (!moves_data(target->opcode) && !target->in_thread))
 		return 0;
 	if (sim_chance(sim_faults.cancel_late)) {
 		*ret_res = 0;
@@ -834,7 +888,7 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 		sim_reach(SIM_CUT_OFF);
 		kop_transfer(target, target->len / 2);
 		*ret_res = interrupted[sim_random(3)];
-		return -EALREADY;
+		return say_interrupted();
 	}
 	return 0;
 }
@@ -1291,15 +1345,7 @@ static struct kop *consume(struct kring *ring, const struct io_uring_sqe *sqe)
 	return op;
 }
 
-/*
- * What a thread of the kernel's does looks its file up there, late: so does a
- * chain whose last SQE says that there is more to come.
- */
-static bool is_for_thread(const struct kop *op)
-{
-	return (op->sqe_flags & IOSQE_ASYNC) || only_syncs(op->opcode);
-}
-
+/* A chain whose last SQE says that there is more to come. */
 static bool is_left_open(const struct kop *head)
 {
 	while (head->next != NONE)
@@ -1307,6 +1353,7 @@ static bool is_left_open(const struct kop *head)
 	return head->sqe_flags & IOSQE_IO_LINK;
 }
 
+/* Threads of the kernel's and chains that are left open look their files up late. */
 static void take_file(struct kop *op)
 {
 	if (sim_bend != SIM_BEND_FILE_EARLY && is_for_thread(op))
