@@ -181,8 +181,9 @@ static int kernel_close(int fd)
 }
 
 /*
- * fstat(2) asks for the times as well, and on file systems with multigrain
- * timestamps (Linux 6.13) the next write then makes them anew in a transaction.
+ * fstat(2) asks for the times as well. Where these are multigrain (Linux 6.13),
+ * the next write then has to make new ones, and a flush after it may have the
+ * inode to write, each time instead of once a tick.
  */
 static int kernel_fstat(int fd, struct stat *ret)
 {

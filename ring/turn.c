@@ -23,6 +23,7 @@
 #define BUSY_NS_MAX	(10 * GYRE__NS_PER_MS)
 #define REFUSED_NS_MAX	(30 * GYRE__NS_PER_S)	/* then nothing will come of it any more */
 #define CROWD_WINDOW	64	/* batches over which callers are counted */
+#define PATIENT_BATCHES	16	/* in a row: all that is done here waits for devices */
 
 /* ------------------------------------------------------------- inbox -- */
 
@@ -73,6 +74,7 @@ static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
 		return;
 	}
 	note_caller(ring, batch);
+	ring->patient_batches = batch->flags & GYRE__BATCH_PATIENT ? ring->patient_batches + 1 : 0;
 	gyre__count(&ring->counters.batches, 1);
 	gyre__count(&ring->counters.queued, batch->count);
 	ring->waiting_timed += !!(batch->flags & GYRE__BATCH_TIMED);
@@ -536,9 +538,16 @@ static void go_to_sleep(struct gyre__ring *ring)
 	gyre__spin_slept_ns(&ring->spin, &ring->pace, ring->now_ns - fell_asleep_ns);
 }
 
+static uint64_t spin_budget(struct gyre__ring *ring)
+{
+	if (ring->patient_batches >= PATIENT_BATCHES && gyre__pace_sleeps_for_devices(&ring->pace))
+		return 0;
+	return gyre__spin_budget(&ring->spin, &ring->pace, false);
+}
+
 void gyre__ring_wait(struct gyre__ring *ring)
 {
-	uint64_t budget_ns = gyre__spin_budget(&ring->spin, &ring->pace, false);
+	uint64_t budget_ns = spin_budget(ring);
 	uint64_t next_ns;
 
 	gyre__ring_assert_owner(ring);
