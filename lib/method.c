@@ -6,6 +6,7 @@
 #include "ring/sys.h"
 
 #define START_ROUNDS	3	/* phases of each method before any is believed */
+#define START_PART	2	/* and so much of a phase these are */
 #define PAUSE_FIRST	16	/* phases before another method is tried; doubled each time */
 #define PAUSE_MAX	128
 #define PAUSE_AGAIN	2	/* when the last try was good news */
@@ -220,8 +221,12 @@ static void begin_phase(struct gyre__lesson *lesson, unsigned offered)
 	lesson->cpu_start_ns = gyre__sys->cpu_ns();
 }
 
-static bool phase_is_over(const struct gyre__lesson *lesson, uint32_t len)
+static bool phase_is_over(const struct gyre__lesson *lesson, unsigned class)
 {
+	uint32_t len = classes[class].phase_len;
+
+	if (lesson->rounds[lesson->method] < START_ROUNDS)
+		len /= START_PART;
 	return lesson->count >= len ||
 	       (lesson->limit_ns && lesson->count >= len / HOPELESS_PART &&
 		lesson->sum_ns > lesson->count * lesson->limit_ns);
@@ -281,7 +286,7 @@ void gyre__method_done(struct gyre__choice *choice, bool learn)
 		return;
 	lesson->sum_ns += (gyre__sys->now_ns() - choice->start_ns) / choice->inside;
 	lesson->count++;
-	if (!phase_is_over(lesson, classes[choice->class].phase_len))
+	if (!phase_is_over(lesson, choice->class))
 		return;
 	end_phase(lesson);
 	begin_phase(lesson, choice->offered);
