@@ -101,7 +101,11 @@ static inline enum gyre_status send_and_wait(struct gyre__thread *self, struct g
 	}
 	if (self->batch.ops)
 		poke_if_cancelled(worker, &self->batch);
-	gyre__reply_wait(&self->reply, &self->reply.spin, &worker->ring.pace, woken);
+	if (self->batch.flags & GYRE__BATCH_PATIENT &&
+	    gyre__pace_sleeps_for_devices(&worker->ring.pace))
+		gyre__reply_await(&self->reply);
+	else
+		gyre__reply_wait(&self->reply, &self->reply.spin, &worker->ring.pace, woken);
 	return GYRE_OK;
 }
 
@@ -228,8 +232,8 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
 	return status;
 }
 
-ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char *function,
-			  gyre_prep_fn *prep, void *arg, uint64_t timeout_ns)
+static ssize_t bridge_call(struct gyre__thread *self, struct gyre *rt, const char *function,
+			   gyre_prep_fn *prep, void *arg, uint32_t flags, uint64_t timeout_ns)
 {
 	struct gyre__home *home = gyre__thread_home(self, rt);
 	struct gyre_op op = { .timeout_ns = timeout_ns };	/* nobody else knows it */
@@ -240,9 +244,10 @@ ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
 	batch = batch_of_one(self, prep, arg);
+	gyre__set_if_changed(batch->flags, flags);
 	give_ticket(self, &op);
 	if (timeout_ns) {
-		batch->flags = GYRE__BATCH_DETAILED | GYRE__BATCH_TIMED;
+		batch->flags = flags | GYRE__BATCH_DETAILED | GYRE__BATCH_TIMED;
 		batch->ops = &op;
 		batch->start_ns = gyre__sys->now_ns();
 	}
@@ -257,6 +262,18 @@ ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char
 	gyre__thread_succeed(self);
 	self->last_effect = gyre__verdict_effect(verdict);
 	return self->reply.one.res;
+}
+
+ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char *function,
+			  gyre_prep_fn *prep, void *arg, uint64_t timeout_ns)
+{
+	return bridge_call(self, rt, function, prep, arg, 0, timeout_ns);
+}
+
+ssize_t gyre__bridge_call_device(struct gyre__thread *self, struct gyre *rt, const char *function,
+				 gyre_prep_fn *prep, void *arg)
+{
+	return bridge_call(self, rt, function, prep, arg, GYRE__BATCH_PATIENT, 0);
 }
 
 bool gyre__bridge_control(struct gyre__thread *self, struct gyre__worker *worker,

@@ -18,6 +18,10 @@
 ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char *function,
 			  gyre_prep_fn *prep, void *arg, uint64_t timeout_ns);
 
+/* The same of an op that a device has to finish: see GYRE__BATCH_PATIENT. */
+ssize_t gyre__bridge_call_device(struct gyre__thread *self, struct gyre *rt, const char *function,
+				 gyre_prep_fn *prep, void *arg);
+
 /*
  * Runs control(ring, batch) on the owner of worker's ring and waits for it; arg
  * is in batch->control_arg. False: that ring has ended, and nothing was run.

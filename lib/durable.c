@@ -55,6 +55,7 @@ struct party {
 	off_t offset;
 	int rw_flags;
 	bool by_ring;
+	bool flushes_itself;		/* by its write, beside others: to be noted when it leaves */
 	bool written;			/* all of it, and then flushed */
 	struct iovec piece;
 
@@ -335,8 +336,8 @@ static void flush(struct gyre__failed *failed, struct party *leader)
 		return;
 	}
 	if (leader->by_ring) {		/* where the law is kept as well */
-		leader->res = (int)gyre__bridge_call(leader->self, leader->rt, leader->function,
-						     prep_flush, leader, 0);
+		leader->res = (int)gyre__bridge_call_device(leader->self, leader->rt,
+							    leader->function, prep_flush, leader);
 		leader->status = leader->self->last_status;
 		leader->effect = leader->self->last_effect;
 		leader->found_failed = leader->status == GYRE_OK &&
@@ -470,7 +471,7 @@ static ssize_t write_piece(struct party *party)
 	if (!party->by_ring)
 		return gyre__sys->pwritev2(party->fd, &party->piece, 1,
 					   party->offset + (off_t)party->done, party->rw_flags);
-	n = gyre__bridge_call(party->self, party->rt, party->function, prep_write, party, 0);
+	n = gyre__bridge_call_device(party->self, party->rt, party->function, prep_write, party);
 	party->status = party->self->last_status;
 	if (party->status == GYRE_WORKER_DEAD && party->self->last_effect == GYRE_EFFECT_NONE &&
 	    party->rt->route != GYRE__ROUTE_RING) {
@@ -553,12 +554,8 @@ static bool write_dsync(struct gyre__durable *durable, struct party *party)
 	write_all(party);
 	if (dsync_is_refused(party))
 		return false;
+	party->flushes_itself = true;
 	judge_dsync(&durable->failed, party);
-	lock(durable);
-	durable->flushes++;
-	if (party->flush_error)
-		fail_file(durable, party);
-	unlock(durable);
 	return true;
 }
 
@@ -644,6 +641,11 @@ static ssize_t write_checked(struct party *party, int fd_flags)
 	if (!party->by_ring)
 		gyre__count(&gyre__thread_home(party->self, party->rt)->calls_in_caller, 1);
 	lock(durable);
+	if (party->flushes_itself) {
+		durable->flushes++;
+		if (party->flush_error)
+			fail_file(durable, party);
+	}
 	party_leave(durable, party);
 	durable->writes += party->res >= 0;
 	durable->by_method[method] += party->res >= 0;

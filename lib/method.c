@@ -5,10 +5,17 @@
 
 #include "ring/sys.h"
 
-#define START_ROUNDS	4	/* phases of each method before any is believed */
-#define EXPLORE_EVERY	128	/* phases */
+#define START_ROUNDS	3	/* phases of each method before any is believed */
+#define START_PART	2	/* and so much of a phase these are */
+#define PAUSE_FIRST	16	/* phases before another method is tried; doubled each time */
+#define PAUSE_MAX	128
+#define PAUSE_AGAIN	2	/* when the last try was good news */
 #define LEAD_PERCENT	10	/* so much faster has another to be before it takes over */
 #define ALIKE_PERCENT	5	/* methods whose times differ by less are told apart by their CPU */
+#define THRIFT_PERCENT	25	/* so much more CPU takes the one in use, for another to take over */
+#define HOPELESS_PERCENT	50	/* a phase so much slower than the best ends early: */
+#define HOPELESS_PART	4	/* after this part of its writes */
+#define FIGURE_MAX	UINT32_MAX	/* of two figures the product fits */
 
 static const struct {
 	const char *name;
@@ -92,17 +99,35 @@ static enum gyre__method best(const struct gyre__lesson *lesson, unsigned offere
 	return chosen;
 }
 
-/* The one in use, until another is clearly better: devices are noisy, and changes cost. */
+static bool is_less(uint64_t ns, uint64_t than_ns, unsigned percent)
+{
+	return ns + ns * percent / 100 < than_ns;
+}
+
+/* Is a method with such figures clearly better than the one in use? Changes cost. */
+static bool beats_preferred(const struct gyre__lesson *lesson, uint64_t cost_ns, uint64_t cpu_ns)
+{
+	uint64_t preferred_ns = lesson->cost_ns[lesson->preferred];
+
+	return is_less(cost_ns, preferred_ns, LEAD_PERCENT) ||
+	       (cost_ns <= preferred_ns + preferred_ns * ALIKE_PERCENT / 100 &&
+		is_less(cpu_ns, lesson->cpu_ns[lesson->preferred], THRIFT_PERCENT));
+}
+
+/* The one in use, until another is clearly better. */
 static enum gyre__method prefer(struct gyre__lesson *lesson, unsigned offered)
 {
-	enum gyre__method method = best(lesson, offered), before = lesson->preferred;
-	uint64_t cost_ns = lesson->cost_ns[method];
+	enum gyre__method method = best(lesson, offered);
 
-	if (!lesson->has_preferred || !(offered & GYRE__METHOD_BIT(before)) ||
-	    cost_ns + cost_ns * LEAD_PERCENT / 100 < lesson->cost_ns[before])
-		lesson->preferred = method;
+	if (lesson->has_preferred && (offered & GYRE__METHOD_BIT(lesson->preferred)) &&
+	    !beats_preferred(lesson, lesson->cost_ns[method], lesson->cpu_ns[method]))
+		return lesson->preferred;
+	lesson->preferred = method;
 	lesson->has_preferred = true;
-	return lesson->preferred;
+	lesson->promising = GYRE__METHODS;
+	lesson->since_explored = 0;
+	lesson->pause = PAUSE_FIRST;
+	return method;
 }
 
 static enum gyre__method next_method(struct gyre__lesson *lesson, unsigned offered)
@@ -113,11 +138,31 @@ static enum gyre__method next_method(struct gyre__lesson *lesson, unsigned offer
 	if (lesson->rounds[untried] < START_ROUNDS)
 		return untried;
 	preferred = prefer(lesson, offered);
-	if (++lesson->since_explored < EXPLORE_EVERY)
+	others = offered & ~GYRE__METHOD_BIT(preferred);
+	if (++lesson->since_explored <= lesson->pause || !others)
 		return preferred;
 	lesson->since_explored = 0;
-	others = offered & ~GYRE__METHOD_BIT(preferred);
-	return others ? least_tried(lesson, others) : preferred;
+	return others & GYRE__METHOD_BIT(lesson->promising) ? lesson->promising :
+							      least_tried(lesson, others);
+}
+
+/* Another than the one in use was tried: soon again if that was good news, later if it was not. */
+static void note_trial(struct gyre__lesson *lesson, uint64_t cost_ns, uint64_t cpu_ns)
+{
+	bool promising = beats_preferred(lesson, cost_ns, cpu_ns);
+
+	lesson->promising = promising ? lesson->method : GYRE__METHODS;
+	if (promising)
+		lesson->pause = PAUSE_AGAIN;
+	else if (lesson->pause < PAUSE_FIRST)
+		lesson->pause = PAUSE_FIRST;
+	else if (lesson->pause < PAUSE_MAX)
+		lesson->pause *= 2;
+}
+
+static uint64_t capped(uint64_t figure)
+{
+	return figure < FIGURE_MAX ? figure : FIGURE_MAX;
 }
 
 /*
@@ -133,24 +178,70 @@ static void average_in(uint64_t *average, uint64_t value, uint32_t round)
 		*average = (3 * *average + (value < 2 * *average ? value : 2 * *average)) / 4;
 }
 
+/*
+ * What slows the method in use, or speeds it up, is taken to do so to the others
+ * as well: figures of other times than these say only how methods compare.
+ */
+static void note_figure(const struct gyre__lesson *lesson, uint64_t *figures, uint64_t value)
+{
+	enum gyre__method method, measured = lesson->method;
+	uint64_t before = figures[measured];
+
+	average_in(&figures[measured], value, lesson->rounds[measured]);
+	if (!lesson->has_preferred || measured != lesson->preferred || before == 0)
+		return;
+	for (method = 0; method < GYRE__METHODS; method++)
+		if (method != measured)
+			figures[method] = capped((figures[method] * figures[measured] +
+						  before / 2) / before);
+}
+
+/* The time a write at which a phase of this method need not go on; 0: it is to. */
+static uint64_t find_limit(const struct gyre__lesson *lesson)
+{
+	uint64_t least_ns = UINT64_MAX;
+	enum gyre__method method;
+
+	if (lesson->has_preferred && lesson->method == lesson->preferred)
+		return 0;
+	for (method = 0; method < GYRE__METHODS; method++)
+		if (method != lesson->method && lesson->rounds[method] &&
+		    lesson->cost_ns[method] < least_ns)
+			least_ns = lesson->cost_ns[method];
+	return least_ns == UINT64_MAX ? 0 : least_ns + least_ns * HOPELESS_PERCENT / 100;
+}
+
 static void begin_phase(struct gyre__lesson *lesson, unsigned offered)
 {
 	lesson->method = next_method(lesson, offered);
 	lesson->phase++;
 	lesson->count = 0;
 	lesson->sum_ns = 0;
+	lesson->limit_ns = find_limit(lesson);
 	lesson->cpu_start_ns = gyre__sys->cpu_ns();
+}
+
+static bool phase_is_over(const struct gyre__lesson *lesson, unsigned class)
+{
+	uint32_t len = classes[class].phase_len;
+
+	if (lesson->rounds[lesson->method] < START_ROUNDS)
+		len /= START_PART;
+	return lesson->count >= len ||
+	       (lesson->limit_ns && lesson->count >= len / HOPELESS_PART &&
+		lesson->sum_ns > lesson->count * lesson->limit_ns);
 }
 
 static void end_phase(struct gyre__lesson *lesson)
 {
-	uint64_t cpu_ns = gyre__sys->cpu_ns() - lesson->cpu_start_ns;
-	enum gyre__method method = lesson->method;
-	uint32_t round = lesson->rounds[method];
+	uint64_t cost_ns = capped(lesson->sum_ns / lesson->count);
+	uint64_t cpu_ns = capped((gyre__sys->cpu_ns() - lesson->cpu_start_ns) / lesson->count);
 
-	average_in(&lesson->cost_ns[method], lesson->sum_ns / lesson->count, round);
-	average_in(&lesson->cpu_ns[method], cpu_ns / lesson->count, round);
-	lesson->rounds[method]++;
+	if (lesson->has_preferred && lesson->method != lesson->preferred)
+		note_trial(lesson, cost_ns, cpu_ns);
+	note_figure(lesson, lesson->cost_ns, cost_ns);
+	note_figure(lesson, lesson->cpu_ns, cpu_ns);
+	lesson->rounds[lesson->method]++;
 }
 
 void gyre__method_choose(struct gyre__methods *methods, uint64_t number, bool direct,
@@ -194,7 +285,8 @@ void gyre__method_done(struct gyre__choice *choice, bool learn)
 	if (!learn || !lesson || lesson->phase != choice->phase)
 		return;
 	lesson->sum_ns += (gyre__sys->now_ns() - choice->start_ns) / choice->inside;
-	if (++lesson->count < classes[choice->class].phase_len)
+	lesson->count++;
+	if (!phase_is_over(lesson, choice->class))
 		return;
 	end_phase(lesson);
 	begin_phase(lesson, choice->offered);

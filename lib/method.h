@@ -7,8 +7,9 @@
  * Callers take the same way for a phase of so many writes, since a way that
  * shares flushes shows what it is worth only when all go it. A phase ends with
  * two figures: time a write, which is a call's time divided by the calls that
- * were under way with it, and CPU time of the process a write. After the start,
- * one phase in EXPLORE_EVERY tries another way.
+ * were under way with it, and CPU time of the process a write. After the start
+ * another way is tried now and then, and no longer than it takes to see that it
+ * is much slower.
  */
 #ifndef GYRE_LIB_METHOD_H
 #define GYRE_LIB_METHOD_H
@@ -32,10 +33,12 @@ struct gyre__lesson {
 	enum gyre__method method;		/* of this phase */
 	uint32_t phase;				/* n-th */
 	uint32_t count;				/* writes measured in it */
-	uint32_t since_explored;		/* phases */
-	enum gyre__method preferred;	/* the one in use, once has_preferred */
+	uint32_t since_explored, pause;		/* phases since another was tried, and until one is */
+	enum gyre__method preferred;		/* the one in use, once has_preferred */
+	enum gyre__method promising;		/* the next to be tried; GYRE__METHODS: whichever */
 	bool has_preferred;
 	uint64_t sum_ns, cpu_start_ns;
+	uint64_t limit_ns;			/* a write, where the phase ends early; 0: it does not */
 	uint32_t rounds[GYRE__METHODS];		/* phases that each method had */
 	uint64_t cost_ns[GYRE__METHODS], cpu_ns[GYRE__METHODS];
 };

@@ -65,6 +65,7 @@ static inline enum gyre_effect gyre__verdict_effect(gyre__verdict verdict)
 #define GYRE__BATCH_CONTROL	(1u << 2)	/* no ops: control(ring, batch) instead */
 #define GYRE__BATCH_NOWAIT	(1u << 3)	/* at least one op does not wait for room */
 #define GYRE__BATCH_RETAINED	(1u << 4)	/* with CONTROL: the control keeps it, and tells whoever waits itself */
+#define GYRE__BATCH_PATIENT	(1u << 5)	/* waits for a device: in a crowd, nobody spins for it */
 
 /* Writes what has changed: a line that stays as it was stays in both caches. */
 #define gyre__set_if_changed(lvalue, value) \

@@ -92,6 +92,7 @@ struct gyre__ring {
 	uint64_t arrivals;			/* batches taken so far */
 	uint64_t launched, completed_calls;	/* callers' ops: given to the kernel, and back from it */
 	uint32_t window, window_batches, window_callers;	/* see note_caller() */
+	uint32_t patient_batches;		/* in a row: GYRE__BATCH_PATIENT */
 	uint32_t wake_op;			/* the slot of that read */
 	int dying;				/* a fatal errno was seen: the turn ends in gyre__ring_die() */
 	struct gyre__op_table table;

@@ -50,6 +50,14 @@ void gyre__pace_note_wake(struct gyre__pace *pace, uint64_t took_ns);
  */
 uint64_t gyre__spin_budget(struct gyre__spin *spin, const struct gyre__pace *pace, bool cold);
 
+/*
+ * Does who waits for a device sleep at once? A device takes longer than a yield
+ * or two, and what they cost is taken from the others, who want the CPU.
+ */
+static inline bool gyre__pace_sleeps_for_devices(const struct gyre__pace *pace)
+{
+	return pace->spin_ns == GYRE_SPIN_AUTO && gyre__load(&pace->crowded, relaxed);
+}
 
 /* A sleep turned out shorter than spinning would have been: try again soon. */
 void gyre__spin_slept_ns(struct gyre__spin *spin, const struct gyre__pace *pace, uint64_t slept_ns);

@@ -56,7 +56,7 @@ struct gyre__sys {
 	int (*eventfd_write)(int fd);
 	int (*pipe)(int ret[2]);
 	int (*close)(int fd);
-	int (*fstat)(int fd, struct stat *ret);
+	int (*fstat)(int fd, struct stat *ret);	/* type, mode, devices, inode, size; zeros else */
 	int (*fd_flags)(int fd);		/* O_*, as fcntl(F_GETFL) has them */
 	uint64_t (*file_limit)(void);		/* RLIMIT_FSIZE; UINT64_MAX: none */
 

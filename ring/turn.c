@@ -24,6 +24,7 @@
 #define BUSY_NS_MAX	(10 * GYRE__NS_PER_MS)
 #define REFUSED_NS_MAX	(30 * GYRE__NS_PER_S)	/* then nothing will come of it any more */
 #define CROWD_WINDOW	64	/* batches over which callers are counted */
+#define PATIENT_BATCHES	16	/* in a row: all that is done here waits for devices */
 
 /* ------------------------------------------------------------- inbox -- */
 
@@ -89,6 +90,7 @@ static void take_batch(struct gyre__ring *ring, struct gyre__batch *batch)
 		return;
 	}
 	note_caller(ring, batch);
+	ring->patient_batches = batch->flags & GYRE__BATCH_PATIENT ? ring->patient_batches + 1 : 0;
 	queue_batch(ring, batch);
 }
 
@@ -577,6 +579,13 @@ static void go_to_sleep(struct gyre__ring *ring)
 	gyre__spin_slept_ns(&ring->spin, &ring->pace, ring->now_ns - fell_asleep_ns);
 }
 
+static uint64_t spin_budget(struct gyre__ring *ring)
+{
+	if (ring->patient_batches >= PATIENT_BATCHES && gyre__pace_sleeps_for_devices(&ring->pace))
+		return 0;
+	return gyre__spin_budget(&ring->spin, &ring->pace, false);
+}
+
 void gyre__ring_wait(struct gyre__ring *ring)
 {
 	uint64_t budget_ns, next_ns;
@@ -588,7 +597,7 @@ void gyre__ring_wait(struct gyre__ring *ring)
 	}
 	if (gyre__unlikely(gyre__streams_could_start(ring)))	/* one that was taken from since the turn */
 		return;
-	budget_ns = gyre__spin_budget(&ring->spin, &ring->pace, false);
+	budget_ns = spin_budget(ring);
 	if (budget_ns) {
 		next_ns = gyre__ring_next_deadline(ring);
 		if (next_ns != GYRE__NEVER) {
