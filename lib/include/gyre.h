@@ -76,9 +76,10 @@
  * FORK. In the child of fork() the parent's runtimes have no workers: every
  * call answers GYRE_CLOSED, or -ESHUTDOWN, gyre_close() too, which does nothing,
  * and gyre_free() releases the child's memory and descriptors without a trace
- * in the parent. A task may fork, too. Its child goes on in that task, alone:
- * its calls are answered in the same way, nobody else runs there, and it must
- * exec or _exit(), and neither return from the task nor panic.
+ * in the parent. A task may fork, too: its child goes on in the same function,
+ * alone, on a plain thread that runs no task. It must exec or _exit(), and may
+ * neither return from that function, nor panic, nor free the runtime on whose
+ * stack it stands.
  *
  * LEAVING. No function is a cancellation point of pthread_cancel(). Leaving a
  * task or a callback by longjmp(), pthread_exit() or a C++ exception is
@@ -1564,8 +1565,8 @@ struct gyre_stats {
 	uint64_t tasks_live;		/* gauge: tasks that have not ended */
 	uint64_t tasks_leftover;	/* tasks still alive when their job ended */
 
-	uint64_t arena_bytes;		/* gauge: bytes that jobs have allocated now */
-	uint64_t arena_bytes_max;	/* gauge: the most that one job ever had */
+	uint64_t arena_bytes;		/* gauge: bytes of the chunks that arenas have */
+	uint64_t arena_bytes_max;	/* gauge: the most that those of one worker ever had */
 	uint64_t stacks_live;		/* gauge: stacks in use */
 	uint64_t stacks_cached;		/* gauge: stacks kept for the next task */
 
@@ -1639,8 +1640,9 @@ enum gyre_format {
 enum gyre_status gyre_stats_write(struct gyre *rt, int fd, enum gyre_format format);
 
 /*
- * Writes to fd, for people, every operation under way, how old it is and what
- * it waits for; the limits and how near they are; and the state of each worker.
+ * Writes to fd, for people, every operation, job, task, stream and worker local,
+ * how old it is and what it waits for; the limits and how near they are; and the
+ * state of each worker.
  * The form of the text may change from version to version. After gyre_close(),
  * until gyre_free(), it tells what was still alive. It answers what
  * gyre_stats_write() answers.
