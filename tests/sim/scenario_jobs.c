@@ -208,9 +208,12 @@ static void task_defers(struct sim_task *task)
 /* Memory of the job's own: where that was asked for, nobody else's bytes are in it. */
 static void task_allocates(void)
 {
-	size_t size = 1 + sim_random(sim_chance(900) ? 200 : 20000);
+	size_t size = 1 + sim_random(sim_chance(900) ? 200 : 20000), i;
 	char *ptr = gyre_alloc(size);
 
+	for (i = 0; ptr && sim_arenas_are_zero && !play.other && i < size; i++)
+		if (ptr[i])
+			sim_fail("a job finds another job's bytes in its memory");
 	if (ptr)
 		memset(ptr, 0x5c, size);
 	else if (!sim_fault_happened())

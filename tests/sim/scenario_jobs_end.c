@@ -162,6 +162,39 @@ static void cancel_one(void *arg)
 	sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
 }
 
+/* The first task leaves others behind, which nothing ends but its own end. */
+static int leave_behind(void *arg)
+{
+	struct sim_task *task = arg, *child;
+	unsigned count = 1 + (unsigned)sim_random(3), i;
+
+	if (!sim_task_begins(task))
+		return task->result;
+	for (i = 0; i < count; i++) {
+		child = sim_task_new(task->job, task);
+		if (child && gyre_go(wait_for_ever, child, NULL) == GYRE_OK)
+			task->job->live++;
+	}
+	if (sim_chance(700)) {
+		sim_task_waits(task);
+		gyre_sleep(sim_random(50 * SIM_US));
+		sim_task_goes_on(task);
+	}
+	return sim_task_returns(task);
+}
+
+static void run_one(void *arg)
+{
+	struct gyre_job_options options = some_worker();
+	uint64_t start_ns = sim_now_ns();
+	struct sim_job *job = arg;
+	enum gyre_status status;
+	int result = -1;
+
+	status = gyre_block_on(play.rt, leave_behind, job->first, &options, &result);
+	sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
+}
+
 static bool spawn_one(struct sim_job *job)
 {
 	struct gyre_job_options options = some_worker();
@@ -184,7 +217,10 @@ void scenario_jobs_cancel(void *arg)
 		for (i = 0; i < count; i++) {
 			struct sim_job *job = sim_job_new(0);
 
-			threads[i] = spawn_one(job) ? sim_spawn("caller", cancel_one, job) : NULL;
+			if (sim_chance(400))
+				threads[i] = sim_spawn("caller", run_one, job);
+			else
+				threads[i] = spawn_one(job) ? sim_spawn("caller", cancel_one, job) : NULL;
 		}
 		for (i = 0; i < count; i++)
 			if (threads[i])
