@@ -156,9 +156,11 @@ static void cancel_one(void *arg)
 		sim_sleep(sim_random(100 * SIM_US));
 	sim_job_cancel(job);
 	start_ns = sim_now_ns();
-	do
-		status = gyre_job_wait(job->handle, GYRE_FOREVER, &result);
-	while (status == GYRE_BUSY && sim_call_has_failed());
+	status = gyre_job_wait(job->handle, GYRE_FOREVER, &result);
+	if (status == GYRE_BUSY && sim_call_has_failed()) {	/* nowhere to wait; its cancel goes on */
+		gyre_job_detach(job->handle);
+		return;
+	}
 	sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
 }
 
@@ -263,9 +265,13 @@ static void free_the_visited(void)
 {
 	struct sim_job *job = sim_job_new(0);
 	struct sim_thread *thread = sim_spawn("visitor", visitor_main, job);
+	uint64_t pause_ns = 5 * SIM_US;
 
-	while (!job->first->calls[0].prepared && !job->first->calls[0].answered && !job->answered)
-		sim_sleep(1 + sim_random(10 * SIM_US));
+	while (!job->first->calls[0].prepared && !job->first->calls[0].answered && !job->answered) {
+		sim_sleep(1 + sim_random(pause_ns));
+		if (pause_ns < 10 * SIM_MS)
+			pause_ns += pause_ns / 8;
+	}
 	sim_excuse_close();
 	gyre_free(play.other);
 	sim_join(thread);
