@@ -15,6 +15,11 @@
  * that is to be waited for, the wait would never end. Of gyre_block_on() the
  * edge is there before the job is, and as long; of gyre_job_wait() it comes and
  * goes, under waits_lock, under which every walk goes, too.
+ *
+ * The life of a handle is modelled in tests/models/job.pml: spawned_unref(),
+ * control_start(), control_cancel(), run_from_thread(), cancel_spawned(),
+ * wait_in_thread(), wait_in_task(), interrupt_wait(), withdraw_wait() and
+ * gyre_job_detach().
  */
 #include "jobs.h"
 

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * tell(), gyre__job_answer(), gyre__job_await(), gyre__job_withdraw() and finish()
+ * are modelled in tests/models/job.pml.
+ */
 #include "job.h"
 
 #include <errno.h>

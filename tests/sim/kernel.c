@@ -27,6 +27,7 @@
 #define FD_FIRST	3
 #define PIPES_MAX	24
 #define DEAD_BYTE	0xdd
+#define STACK_BYTES	(64u << 10)	/* of a task, where nobody asks for another size */
 #define GRAIN		256u		/* blocks begin and end at multiples of it */
 #define PAGE_BYTES	4096u		/* and what is mapped begins at one of it */
 #define RELAX_NS	(2 * SIM_US)	/* a pause costs more than it does, to keep seeds small */
@@ -187,9 +188,14 @@ static void note_stack(const char *ptr, size_t len)
 		kernel.graves->used = end;
 }
 
-/* Does the caller's stack lie in there? The library only looks into those that are idle. */
+/*
+ * Does the caller's stack lie in there? The library only looks into those that
+ * are idle. What it gives back is the lower end of one: the whole is meant.
+ */
 static void check_not_mine(const void *ptr, size_t len, const char *what)
 {
+	if (sim_kernel_is_stack(ptr) && len < STACK_BYTES)
+		len = STACK_BYTES;
 	if ((uintptr_t)__builtin_frame_address(0) - (uintptr_t)ptr < len)
 		sim_fail("the stack on which somebody runs is given back (%s)", what);
 }

@@ -8,6 +8,8 @@
 
 #define DRAIN_NS_DEFAULT	(5 * SIM_S)	/* what 0 means */
 
+bool sim_arenas_are_zero;
+
 unsigned sim_many(unsigned small, unsigned large)
 {
 	return sim_large() ? large : small;
@@ -53,7 +55,8 @@ bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 {
 	struct gyre_options options = GYRE_OPTIONS_INIT;
 
-	options.flags = sim_chance(400) ? GYRE_ZERO_ARENAS : 0;
+	sim_arenas_are_zero = sim_chance(400);
+	options.flags = sim_arenas_are_zero ? GYRE_ZERO_ARENAS : 0;
 	options.stall_ns = sim_chance(300) ? 10 * SIM_US : 0;
 	return open_with(options, workers, 1 + (unsigned)sim_random(sim_many(8, 64)), drain_ns, ret);
 }

@@ -33,6 +33,7 @@ bool sim_open(unsigned workers, uint64_t drain_ns, struct gyre **ret);
 bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, struct gyre **ret);
 /* The same, with options that only jobs look at. */
 bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret);
+extern bool sim_arenas_are_zero;	/* of the latest: no job sees what another one has left */
 /* Notes the fact for the oracle, and closes. */
 void sim_close_runtime(struct gyre *rt);
 /* gyre_op_cancel(), and the oracle knows of it. */

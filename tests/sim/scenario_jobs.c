@@ -18,6 +18,7 @@ static struct {
 	bool stubborn;			/* some tasks do not stop when they are told */
 	bool closes_inside;		/* a task may be the one who closes */
 	unsigned panics;		/* in 1000 steps */
+	bool zero;			/* no job sees what another has left: not so where there are two runtimes */
 } play;
 
 static int run_task(void *arg);
@@ -208,9 +209,12 @@ static void task_defers(struct sim_task *task)
 /* Memory of the job's own: where that was asked for, nobody else's bytes are in it. */
 static void task_allocates(void)
 {
-	size_t size = 1 + sim_random(sim_chance(900) ? 200 : 20000);
+	size_t size = 1 + sim_random(sim_chance(900) ? 200 : 20000), i;
 	char *ptr = gyre_alloc(size);
 
+	for (i = 0; ptr && play.zero && i < size; i++)
+		if (ptr[i])
+			sim_fail("a job finds another job's bytes in its memory");
 	if (ptr)
 		memset(ptr, 0x5c, size);
 	else if (!sim_fault_happened())
@@ -533,6 +537,7 @@ static void meddle(void)
 static void play_jobs(uint64_t drain_ns)
 {
 	if (sim_open_for_jobs(play.workers, drain_ns, &play.rt)) {
+		play.zero = sim_arenas_are_zero;
 		start_callers();
 		meddle();
 		if (!play.patient)

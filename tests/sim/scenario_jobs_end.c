@@ -156,9 +156,44 @@ static void cancel_one(void *arg)
 		sim_sleep(sim_random(100 * SIM_US));
 	sim_job_cancel(job);
 	start_ns = sim_now_ns();
-	do
-		status = gyre_job_wait(job->handle, GYRE_FOREVER, &result);
-	while (status == GYRE_BUSY && sim_call_has_failed());
+	status = gyre_job_wait(job->handle, GYRE_FOREVER, &result);
+	if (status == GYRE_BUSY && sim_call_has_failed()) {	/* nowhere to wait; its cancel goes on */
+		gyre_job_detach(job->handle);
+		return;
+	}
+	sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
+}
+
+/* The first task leaves others behind, which nothing ends but its own end. */
+static int leave_behind(void *arg)
+{
+	struct sim_task *task = arg, *child;
+	unsigned count = 1 + (unsigned)sim_random(3), i;
+
+	if (!sim_task_begins(task))
+		return task->result;
+	for (i = 0; i < count; i++) {
+		child = sim_task_new(task->job, task);
+		if (child && gyre_go(wait_for_ever, child, NULL) == GYRE_OK)
+			task->job->live++;
+	}
+	if (sim_chance(700)) {
+		sim_task_waits(task);
+		gyre_sleep(sim_random(50 * SIM_US));
+		sim_task_goes_on(task);
+	}
+	return sim_task_returns(task);
+}
+
+static void run_one(void *arg)
+{
+	struct gyre_job_options options = some_worker();
+	uint64_t start_ns = sim_now_ns();
+	struct sim_job *job = arg;
+	enum gyre_status status;
+	int result = -1;
+
+	status = gyre_block_on(play.rt, leave_behind, job->first, &options, &result);
 	sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
 }
 
@@ -184,7 +219,10 @@ void scenario_jobs_cancel(void *arg)
 		for (i = 0; i < count; i++) {
 			struct sim_job *job = sim_job_new(0);
 
-			threads[i] = spawn_one(job) ? sim_spawn("caller", cancel_one, job) : NULL;
+			if (sim_chance(400))
+				threads[i] = sim_spawn("caller", run_one, job);
+			else
+				threads[i] = spawn_one(job) ? sim_spawn("caller", cancel_one, job) : NULL;
 		}
 		for (i = 0; i < count; i++)
 			if (threads[i])
@@ -227,9 +265,13 @@ static void free_the_visited(void)
 {
 	struct sim_job *job = sim_job_new(0);
 	struct sim_thread *thread = sim_spawn("visitor", visitor_main, job);
+	uint64_t pause_ns = 5 * SIM_US;
 
-	while (!job->first->calls[0].prepared && !job->first->calls[0].answered && !job->answered)
-		sim_sleep(1 + sim_random(10 * SIM_US));
+	while (!job->first->calls[0].prepared && !job->first->calls[0].answered && !job->answered) {
+		sim_sleep(1 + sim_random(pause_ns));
+		if (pause_ns < 10 * SIM_MS)
+			pause_ns += pause_ns / 8;
+	}
 	sim_excuse_close();
 	gyre_free(play.other);
 	sim_join(thread);
