@@ -611,13 +611,18 @@ static void write_by(struct gyre__durable *durable, struct party *party,
 }
 
 /* What will do for this descriptor, on this route. */
-static unsigned methods_for(const struct gyre *rt, int fd_flags)
+static unsigned methods_for(const struct party *party, int fd_flags)
 {
+	const struct gyre *rt = party->rt;
 	unsigned offered = rt->route == GYRE__ROUTE_RING ? GYRE__METHOD_BIT(GYRE__METHOD_RING) :
 							   GYRE__METHOD_BIT(GYRE__METHOD_HERE);
 
-	/* The ring gives writes to the page cache to threads of the kernel's, one at a time. */
-	if (rt->route == GYRE__ROUTE_AUTO && (fd_flags & O_DIRECT))
+	/*
+	 * The ring gives writes to the page cache to threads of the kernel's, one at a
+	 * time. And who writes for a task may do so while a runtime drains, whose rings
+	 * take nothing from outside any more.
+	 */
+	if (rt->route == GYRE__ROUTE_AUTO && (fd_flags & O_DIRECT) && !party->self->serves)
 		offered |= GYRE__METHOD_BIT(GYRE__METHOD_RING);
 	/* It flushes each write anyway. */
 	if (!(fd_flags & O_DSYNC))
@@ -634,7 +639,7 @@ static ssize_t write_checked(struct party *party, int fd_flags)
 	lock(durable);
 	party_enter(durable, party);
 	gyre__method_choose(&durable->methods, party->device, fd_flags & O_DIRECT,
-			    methods_for(party->rt, fd_flags), &choice);
+			    methods_for(party, fd_flags), &choice);
 	unlock(durable);
 	method = choice.method;
 	write_by(durable, party, &method, fd_flags & O_DIRECT);

@@ -77,6 +77,9 @@ static enum gyre_status check_options(const char *function, const struct gyre *r
 	if (options->worker > rt->crew->count)
 		return gyre__fail(function, GYRE_INVALID, "options->worker names worker %u of %u",
 				  options->worker - 1, rt->crew->count);
+	if (rt->settings.state)
+		return gyre__fail(function, GYRE_UNSUPPORTED, "this version of the library cannot make "
+				  "states for jobs: open the runtime without options->state");
 	if ((unsigned)options->mode > GYRE_MODE_POOLED)
 		return gyre__fail(function, GYRE_INVALID, "options->mode is %u, which is no mode",
 				  (unsigned)options->mode);

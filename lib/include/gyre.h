@@ -433,7 +433,8 @@ struct gyre_options {
 
 	/*
 	 * What jobs run on; NULL: jobs have no state. It must stay valid until
-	 * gyre_free(). Used by jobs.
+	 * gyre_free(). Not there yet: jobs of a runtime that names one are
+	 * refused with GYRE_UNSUPPORTED.
 	 */
 	const struct gyre_state_type *state;
 
