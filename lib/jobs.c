@@ -145,9 +145,7 @@ static enum gyre_status report_unstarted(const char *function, enum gyre_status 
 	switch (status) {
 	case GYRE_NO_MEMORY:
 		return gyre__fail(function, status, "no memory for the job's first task: its stack, "
-				  "its arena, or its place in the worker's tables");
-	case GYRE_BUSY:
-		return gyre__fail(function, status, "the worker has %u jobs, and takes no more",
+				  "its arena, or its place in the worker's tables, which hold %u jobs",
 				  GYRE__JOBS_MAX);
 	case GYRE_WORKER_DEAD:
 		return gyre__fail(function, status, "no worker is left alive to run it; it never began");

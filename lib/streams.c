@@ -73,7 +73,8 @@ static enum gyre_status report_open(const char *function, int rc, enum gyre__ref
 {
 	switch (rc) {
 	case -EINVAL:
-		return gyre__fail(function, refusal == GYRE__REFUSED_UNSUPPORTED ? GYRE_UNSUPPORTED :
+		return gyre__fail(function, refusal == GYRE__REFUSED_UNSUPPORTED ||
+				  refusal == GYRE__REFUSED_NO_MULTISHOT ? GYRE_UNSUPPORTED :
 				  GYRE_INVALID, "%s", gyre__refusal_text(refusal));
 	case -ESHUTDOWN:
 		return gyre__fail(function, GYRE_CANCELLED, "the runtime's time to drain is over");

@@ -319,7 +319,8 @@ void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle)
 		return;
 	}
 	if (tasks->jobs_live >= GYRE__JOBS_MAX) {
-		gyre__job_answer(handle, GYRE_BUSY, GYRE_EFFECT_NONE, tasks->ring);
+		/* Not BUSY: of who waits for a job, that is asked for patience. */
+		gyre__job_answer(handle, GYRE_NO_MEMORY, GYRE_EFFECT_NONE, tasks->ring);
 		return;
 	}
 	job = job_new(tasks, handle);

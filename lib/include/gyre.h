@@ -1010,8 +1010,8 @@ int gyre_fallocate(struct gyre *rt, int fd, int mode, off_t offset, off_t len);
  * GYRE_WORKER_DEAD: its worker has died.
  * GYRE_OK: none of that, and fn returned.
  * gyre_last_effect() is GYRE_EFFECT_NONE where it never began, and with that go
- * also GYRE_CLOSED; GYRE_NO_MEMORY, for its stack, its arena or the copies in it;
- * and GYRE_BUSY, the worker has 2^20 jobs.
+ * also GYRE_CLOSED; and GYRE_NO_MEMORY, for its stack, its arena or the copies in
+ * it, or as the worker has 2^20 jobs.
  */
 
 /*
