@@ -93,8 +93,10 @@ void gyre__crew_stop(struct gyre__crew *crew, uint64_t drain_ns)
 
 	for (i = 0; i < crew->count; i++)
 		gyre__ring_seal(&crew->worker[i]->ring, drain_ns);
-	for (i = 0; i < crew->count; i++)
+	for (i = 0; i < crew->count; i++) {
 		gyre__worker_join(crew->worker[i]);
+		gyre__tasks_wait_for_wakers(&crew->worker[i]->tasks);
+	}
 	for (i = 0; i < crew->count; i++)
 		gyre__ring_let_go(&crew->worker[i]->ring);
 }

@@ -8,6 +8,7 @@
 #include "ring/sys.h"
 
 #define SLOTS_FIRST	64
+#define WAKERS_POLL_NS	(20 * GYRE__NS_PER_US)
 
 /* A handle: tag, generation and slot above a bit that no address of an object has. */
 #define SLOT_BITS	22
@@ -268,7 +269,8 @@ static bool control_wake(struct gyre__ring *ring, struct gyre__batch *batch)
 void gyre__task_wake(struct gyre__task *task, struct gyre__ring *ring)
 {
 	struct gyre__batch *batch = &task->far_wake;
-	struct gyre__ring *home = task->home->ring;
+	struct gyre__tasks *tasks = task->home;
+	struct gyre__ring *home = tasks->ring;
 	bool sent;
 
 	if (ring == home) {
@@ -279,9 +281,15 @@ void gyre__task_wake(struct gyre__task *task, struct gyre__ring *ring)
 	batch->flags = GYRE__BATCH_CONTROL | GYRE__BATCH_RETAINED;
 	batch->control = control_wake;
 	batch->control_arg = task;
-	/* Its worker does not end before its tasks have. */
+	/*
+	 * Its worker does not end before its tasks have. But this one may do so at once,
+	 * and the worker's memory go, while its wake-up is still to be written.
+	 */
+	gyre__fetch_add(&tasks->wakers, 1, relaxed);	/* seen with the batch */
 	sent = gyre__ring_control(home, batch);
 	GYRE_ASSERT(sent);
+	/* Release: done with it. Pairs with the load in gyre__tasks_wait_for_wakers(). */
+	gyre__fetch_sub(&tasks->wakers, 1, release);
 }
 
 static void waiter_done(struct gyre__waiter *waiter, struct gyre__batch *batch,
@@ -575,6 +583,12 @@ void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
 	gyre__stacks_init(&tasks->stacks);
 	tasks->stacks.zero = config->zero;
 	gyre__chunks_init(&tasks->chunks, config->zero);
+}
+
+void gyre__tasks_wait_for_wakers(struct gyre__tasks *tasks)
+{
+	while (gyre__load(&tasks->wakers, acquire))
+		gyre__sys->sleep_ns(WAKERS_POLL_NS);
 }
 
 void gyre__tasks_begin(struct gyre__tasks *tasks, struct gyre__running *running)

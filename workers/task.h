@@ -155,6 +155,7 @@ struct gyre__tasks {
 	uint64_t walks;				/* through those who join each other */
 	struct gyre__task *to_interrupt;	/* cancelled, and perhaps still waiting */
 	bool interrupting;
+	_Atomic uint32_t wakers;		/* other threads in gyre__task_wake() */
 	uint32_t tag;				/* in its handles, so that another worker's are told apart */
 	struct gyre__job *jobs;			/* all that live here */
 	uint32_t jobs_live;
@@ -180,6 +181,8 @@ void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
 void gyre__tasks_begin(struct gyre__tasks *tasks, struct gyre__running *running);
 /* The same thread, after its last: no task is left, and no memory of theirs. */
 void gyre__tasks_end(struct gyre__tasks *tasks);
+/* Another thread, after that: who has woken the last of them has gone, too. */
+void gyre__tasks_wait_for_wakers(struct gyre__tasks *tasks);
 
 /* Runs what is ready, and alarms that are due, for a while. True: something was done. */
 bool gyre__tasks_run(struct gyre__tasks *tasks);
