@@ -190,6 +190,34 @@ static long every_fallocate(struct gyre *rt)
 	return gyre_fallocate(rt, null_fd, 0, 0, 1);
 }
 
+static long every_block_on(struct gyre *rt)
+{
+	int result = 4711;
+	enum gyre_status status = gyre_block_on(rt, test_task_return, NULL, NULL, &result);
+
+	expect_eq(result, status == GYRE_OK ? 0 : 4711);
+	return status;
+}
+
+static long every_spawn(struct gyre *rt)
+{
+	struct gyre_job *job = NULL;
+	enum gyre_status status = gyre_spawn(rt, test_task_return, NULL, NULL, &job);
+
+	expect_eq(status == GYRE_OK, job != NULL);
+	gyre_job_detach(job);
+	return status;
+}
+
+static long every_offload(struct gyre *rt)
+{
+	int result = 4711;
+	enum gyre_status status = gyre_offload(rt, test_task_return, NULL, &result);
+
+	expect_eq(result, status == GYRE_OK ? 0 : 4711);
+	return status;
+}
+
 enum family {
 	WAITS,		/* answers a status, after a while */
 	LOOKS,		/* answers a status, also after close and, but for writing, in a prep */
@@ -207,6 +235,9 @@ static const struct every {
 	{ "gyre_callv", every_callv, WAITS },
 	{ "gyre_callv", every_callv_of_none, WAITS },
 	{ "gyre_op_cancel", every_op_cancel, ASKS },
+	{ "gyre_block_on", every_block_on, WAITS },
+	{ "gyre_spawn", every_spawn, WAITS },
+	{ "gyre_offload", every_offload, WAITS },
 	{ "gyre_buffer_get", every_buffer_get, WAITS },
 	{ "gyre_stats_get", every_stats_get, LOOKS },
 	{ "gyre_stats_write", every_stats_write, LOOKS_WRITES },
@@ -420,6 +451,154 @@ TEST(every_call_in_a_prep_with_another_runtime_would_deadlock_too)
 	gyre_free(other);
 	gyre_free(rt);
 	close(null_fd);
+}
+
+/* ------------------------------------------------- what only tasks may do -- */
+
+static long tasks_go(void)
+{
+	struct gyre_task *task = (struct gyre_task *)(uintptr_t)0x1234;
+	enum gyre_status status = gyre_go(test_task_return, NULL, &task);
+
+	expect(task == (struct gyre_task *)(uintptr_t)0x1234);
+	return status;
+}
+
+static long tasks_join(void)
+{
+	return gyre_join(NULL, NULL);
+}
+
+static long tasks_join_all(void)
+{
+	return gyre_join_all();
+}
+
+static void defer_nothing(void *arg)
+{
+	(void)arg;
+}
+
+static long tasks_defer(void)
+{
+	return gyre_defer(defer_nothing, NULL);
+}
+
+/* What answers NULL says why as its last status. */
+static long tasks_alloc(void)
+{
+	expect(!gyre_alloc(1));
+	return gyre_last_status();
+}
+
+static long tasks_alloc_aligned(void)
+{
+	expect(!gyre_alloc_aligned(1, 64));
+	return gyre_last_status();
+}
+
+static long tasks_strdup(void)
+{
+	expect(!gyre_strdup("text"));
+	return gyre_last_status();
+}
+
+static const struct tasks_only {
+	const char *name;
+	long (*call)(void);
+} tasks_only[] = {
+	{ "gyre_go", tasks_go },
+	{ "gyre_join", tasks_join },
+	{ "gyre_join_all", tasks_join_all },
+	{ "gyre_defer", tasks_defer },
+	{ "gyre_alloc", tasks_alloc },
+	{ "gyre_alloc_aligned", tasks_alloc_aligned },
+	{ "gyre_strdup", tasks_strdup },
+};
+
+static void call_tasks_only(enum gyre_status status)
+{
+	unsigned i;
+
+	for (i = 0; i < LENGTH(tasks_only); i++) {
+		test_row("%s", tasks_only[i].name);
+		expect_eq(tasks_only[i].call(), status);
+		expect_eq(gyre_last_status(), status);
+		expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+		expect_contains(gyre_last_error(), tasks_only[i].name);
+		if (status == GYRE_NO_REACTOR)
+			expect_contains(gyre_last_error(), "no reactor running on this thread");
+	}
+	gyre_task_cancel(NULL);
+	gyre_yield();
+	expect_eq(gyre_cancelled(), 0);
+	expect_contains(gyre_last_panic(), "nothing is known");
+}
+
+static void call_tasks_only_in_the_child(void *arg)
+{
+	(void)arg;
+	call_tasks_only(GYRE_NO_REACTOR);
+}
+
+static int call_tasks_only_offloaded(void *arg)
+{
+	(void)arg;
+	call_tasks_only(GYRE_NO_REACTOR);
+	return 0;
+}
+
+static int fork_in_a_task(void *arg)
+{
+	test_in_child(call_tasks_only_in_the_child, arg);
+	return 0;
+}
+
+TEST(scenario_13_what_only_tasks_may_do_says_elsewhere_that_there_is_no_reactor)
+{
+	struct gyre *rt;
+
+	call_tasks_only(GYRE_NO_REACTOR);
+	rt = test_open_workers(1);
+	call_tasks_only(GYRE_NO_REACTOR);
+	test_in_child(call_tasks_only_in_the_child, NULL);
+	test_block_on(rt, fork_in_a_task, NULL);
+	expect_status(gyre_offload(rt, call_tasks_only_offloaded, NULL, NULL), GYRE_OK);
+	call_tasks_only(GYRE_NO_REACTOR);
+	gyre_free(rt);
+	call_tasks_only(GYRE_NO_REACTOR);
+}
+
+static void prep_that_is_no_task(struct io_uring_sqe *sqe, void *arg)
+{
+	struct gyre_job *job = arg;
+
+	call_tasks_only(GYRE_WOULD_DEADLOCK);
+	expect_status(gyre_sleep(1), GYRE_WOULD_DEADLOCK);
+	expect_contains(gyre_last_error(), "gyre_sleep");
+	expect_status(gyre_job_wait(job, 0, NULL), GYRE_WOULD_DEADLOCK);
+	expect_status(gyre_job_wait(job, GYRE_FOREVER, NULL), GYRE_WOULD_DEADLOCK);
+	expect_contains(gyre_last_error(), "gyre_job_wait");
+	io_uring_prep_nop(sqe);
+}
+
+static int call_with_a_prep_that_is_no_task(void *job)
+{
+	expect_status(gyre_call(NULL, prep_that_is_no_task, job, NULL), GYRE_OK);
+	return 0;
+}
+
+TEST(what_only_tasks_may_do_would_deadlock_in_a_prep_of_whomever)
+{
+	struct gyre *rt = test_open_workers(1);
+	struct gyre_job *job = test_spawn(rt, test_task_return, (void *)3);
+	int result = 0;
+
+	expect_status(gyre_call(rt, prep_that_is_no_task, job, NULL), GYRE_OK);
+	test_block_on(rt, call_with_a_prep_that_is_no_task, job);
+	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), GYRE_OK);
+	expect_eq(result, 3);
+	gyre_free(rt);
 }
 
 struct life_in_prep {
