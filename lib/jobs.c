@@ -225,6 +225,26 @@ bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle)
 	return circle;
 }
 
+static bool is_of(const struct gyre__job *job, const struct gyre *rt)
+{
+	const struct gyre__worker *worker = gyre__container_of(job->home, struct gyre__worker, tasks);
+
+	return worker->number < rt->crew->count && rt->crew->worker[worker->number] == worker;
+}
+
+bool gyre__job_keeps_open(struct gyre__job *job, const struct gyre *rt)
+{
+	bool found = false;
+
+	if (!job)
+		return false;
+	gyre__sys->mutex_lock(&waits_lock);
+	for (; job && !found; job = gyre__load(&job->handle->waited_by, acquire))
+		found = is_of(job, rt);
+	gyre__sys->mutex_unlock(&waits_lock);
+	return found;
+}
+
 static void end_waiting(struct gyre__thread *self, struct gyre_job *handle)
 {
 	if (!gyre__thread_job(self))

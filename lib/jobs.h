@@ -25,6 +25,9 @@ bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle);
 /* A new text for gyre_last_panic(); NULL: there was no memory for it. Taken over. */
 void gyre__note_panic(struct gyre__thread *self, char *text);
 
+/* Would the end of rt have to wait, through jobs of its own, for that of job? job may be NULL. */
+bool gyre__job_keeps_open(struct gyre__job *job, const struct gyre *rt);
+
 /* The job on whose behalf the caller runs: its task's, or that of an offloaded function. NULL: none. */
 static inline struct gyre__job *gyre__thread_job(const struct gyre__thread *self)
 {

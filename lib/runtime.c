@@ -351,8 +351,9 @@ static enum gyre_status close_from_inside(struct gyre *rt)
 	gyre__store(&rt->closed, 1, seq_cst);
 	for (i = 0; i < rt->crew->count; i++)
 		gyre__ring_seal(&rt->crew->worker[i]->ring, rt->settings.drain_ns);
-	return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a task of the runtime cannot wait for "
-			  "its own end: the runtime takes no more calls, and ends without it");
+	return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a task of the runtime, or one for which "
+			  "such a task waits, cannot wait for its own end: the runtime takes no more "
+			  "calls, and ends without it");
 }
 
 static void close_elsewhere(void *arg)
@@ -362,11 +363,8 @@ static void close_elsewhere(void *arg)
 
 static enum gyre_status close_from_task(struct gyre__thread *self, struct gyre *rt)
 {
-	enum gyre_status status;
+	enum gyre_status status = gyre__elsewhere("gyre_close", self, close_elsewhere, rt);
 
-	if (self->runtime == rt)
-		return close_from_inside(rt);
-	status = gyre__elsewhere("gyre_close", self, close_elsewhere, rt);
 	return status == GYRE_OK ? self->last_status : status;
 }
 
@@ -388,6 +386,8 @@ enum gyre_status gyre_close(struct gyre *rt)
 		return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	if (gyre__runtime_is_forked(rt))	/* nothing here is the child's to stop */
 		return refuse_closed("gyre_close", rt);
+	if (gyre__job_keeps_open(gyre__thread_job(self), rt))
+		return close_from_inside(rt);
 	if (self->task)
 		return close_from_task(self, rt);
 	gyre__store(&self->inside, rt, seq_cst);

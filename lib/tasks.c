@@ -407,6 +407,7 @@ enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)
 /* ---------------------------------------------------------------- panic -- */
 
 /* The text, and where; NULL without memory for it. task NULL: in an offloaded function. */
+__attribute__((__format__(__printf__, 2, 0)))
 static char *panic_text(const struct gyre__task *task, const char *format, va_list args)
 {
 	char *text = gyre__zalloc(GYRE__PANIC_MAX);

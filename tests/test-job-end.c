@@ -368,6 +368,60 @@ TEST(free_in_a_task_waits_for_another_task_of_its_worker_to_leave)
 	gyre_free(pair.rts[0]);
 }
 
+static int task_close_first(void *arg)
+{
+	struct pair *pair = arg;
+
+	pair->status = gyre_close(pair->rts[0]);
+	atomic_store(&pair->ended, 1);
+	return 0;
+}
+
+static int task_block_on_closer(void *arg)
+{
+	struct pair *pair = arg;
+
+	expect_status(gyre_block_on(pair->rts[1], task_close_first, pair, NULL, NULL), GYRE_OK);
+	return 7;
+}
+
+/* The closer's job is waited for by one of the runtime that is to end. */
+TEST(close_of_a_runtime_by_another_ones_task_for_which_it_waits_would_deadlock)
+{
+	struct pair pair = { .rts = { open_draining(2, GYRE_FOREVER), test_open_workers(1) } };
+
+	expect_eq(test_block_on(pair.rts[0], task_block_on_closer, &pair), 7);
+	expect_status(pair.status, GYRE_WOULD_DEADLOCK);
+	expect_status(gyre_call(pair.rts[0], prep_nop, NULL, NULL), GYRE_CLOSED);
+	gyre_free(pair.rts[1]);
+	gyre_free(pair.rts[0]);
+}
+
+static int offloaded_close(void *arg)
+{
+	struct pair *pair = arg;
+
+	pair->status = gyre_close(pair->rts[0]);
+	return 0;
+}
+
+static int task_offload_close(void *arg)
+{
+	struct pair *pair = arg;
+
+	expect_status(gyre_offload(NULL, offloaded_close, pair, NULL), GYRE_OK);
+	return 8;
+}
+
+TEST(close_by_an_offloaded_function_of_its_own_task_would_deadlock)
+{
+	struct pair pair = { .rts = { open_draining(1, GYRE_FOREVER), NULL } };
+
+	expect_eq(test_block_on(pair.rts[0], task_offload_close, &pair), 8);
+	expect_status(pair.status, GYRE_WOULD_DEADLOCK);
+	gyre_free(pair.rts[0]);
+}
+
 /* The other's worker is about to wake this one's: it holds on, and lets the test go on. */
 struct waker {
 	atomic_uint held, freed;

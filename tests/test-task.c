@@ -476,7 +476,7 @@ static int task_all_waits(void *arg)
 	expect_eq(res, 0);
 	expect_status(gyre_join_all(), GYRE_CANCELLED);
 	expect(gyre_alloc(10) != NULL);
-	expect_status(gyre_go(test_task_sleep, NULL, NULL), GYRE_OK);	/* who is cancelled from the start? nobody */
+	expect_status(gyre_go(test_task_sleep, NULL, NULL), GYRE_OK);
 	return 6;
 }
 
