@@ -265,7 +265,7 @@ static void check_ok(const struct sim_call *call, enum gyre_effect effect, int r
 static void check_cancelled(const struct sim_call *call, uint32_t flags)
 {
 	/* A task that is cancelled takes its ops with it, and has been asked why. */
-	if (was_asked(call->op) || (flags & GYRE_OP_LINK) || gyre_cancelled())
+	if (was_asked(call->op) || (flags & GYRE_OP_LINK) || call->excused)
 		return;
 	if (!oracle.closed)
 		sim_fail("call %u: CANCELLED, and nobody has", call->id);

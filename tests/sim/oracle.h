@@ -32,6 +32,7 @@ struct sim_call {
 	const void *op;			/* its struct gyre_op, or NULL */
 	const struct sim_call *before;	/* the one that it is linked to, or NULL */
 	bool after_death;		/* a WORKER_DEAD had been told when it began */
+	bool excused;			/* a task's that is cancelled */
 	bool lent;			/* its memory is; until the answer */
 	bool bound;			/* a task's: only the worker that it is sent to may take it */
 	/* What the kernel has seen of it: its own account. */

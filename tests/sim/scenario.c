@@ -232,6 +232,7 @@ enum gyre_status sim_call_one(struct gyre *rt, struct sim_call *call)
 	status = gyre_call(rt, sim_prep, call, &res);
 	sim_check_told(status);
 	sim_deadline_back(call, NULL, 1, status, start_ns);
+	call->excused = gyre_cancelled();
 	sim_answered(call, status, gyre_last_effect(), res, 0, 0, 0);
 	take_back(call);
 	return status;
@@ -269,6 +270,7 @@ enum gyre_status sim_call_many(struct gyre *rt, struct sim_call *calls, struct g
 		/* A chain's time-out is its first op's, and any op of it may be passed over. */
 		if (!(before & GYRE_OP_LINK))
 			timeout_ns = ops[i].timeout_ns;
+		calls[i].excused = gyre_cancelled();
 		sim_answered(&calls[i], ops[i].status, ops[i].effect, ops[i].res,
 			     ops[i].flags | (before & GYRE_OP_LINK), timeout_ns, start_ns);
 		take_back(&calls[i]);

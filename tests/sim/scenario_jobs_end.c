@@ -145,16 +145,68 @@ static int wait_for_ever(void *arg)
 	return sim_task_returns(task);
 }
 
+static bool spawn_one(struct sim_job *job)
+{
+	struct gyre_job_options options = some_worker();
+	enum gyre_status status = gyre_spawn(play.rt, wait_for_ever, job->first, &options, &job->handle);
+
+	job->taken = status == GYRE_OK;
+	if (!job->taken)
+		sim_job_answered(job, status, gyre_last_effect(), -1, sim_now_ns());
+	return job->taken;
+}
+
+/* In a task that runs already, so that the cancel may come before the start. */
+static int cancel_from_task(void *arg)
+{
+	struct sim_job *job = arg;
+
+	while (!job->taken && !job->answered && gyre_sleep(1 + sim_random(5 * SIM_US)) == GYRE_OK)
+		;
+	if (job->taken)
+		sim_job_cancel(job);
+	return 0;
+}
+
+static void ask_one(void *arg)
+{
+	struct gyre_job_options options = some_worker();
+	struct sim_job *job = arg;
+	enum gyre_status status;
+
+	if (sim_chance(300)) {	/* a thread that has made no call yet */
+		while (!job->taken && !job->answered)
+			sim_sleep(1 + sim_random(5 * SIM_US));
+		if (job->taken)
+			sim_job_cancel(job);
+		return;
+	}
+	status = gyre_block_on(play.rt, cancel_from_task, job, &options, NULL);
+	if (status != GYRE_OK && !sim_fault_happened())
+		sim_fail("gyre_block_on: %s", gyre_last_error());
+}
+
 static void cancel_one(void *arg)
 {
 	struct sim_job *job = arg;
+	struct sim_thread *asker = sim_chance(400) ? sim_spawn("asker", ask_one, job) : NULL;
 	enum gyre_status status;
 	uint64_t start_ns;
 	int result = -1;
 
-	if (sim_chance(700))
+	if (asker && sim_chance(700))
+		sim_sleep(sim_random(50 * SIM_US));
+	if (!spawn_one(job)) {
+		if (asker)
+			sim_join(asker);
+		return;
+	}
+	if (asker)
+		sim_join(asker);
+	else if (sim_chance(700))
 		sim_sleep(sim_random(100 * SIM_US));
-	sim_job_cancel(job);
+	if (!job->cancel_asked)
+		sim_job_cancel(job);
 	start_ns = sim_now_ns();
 	status = gyre_job_wait(job->handle, GYRE_FOREVER, &result);
 	if (status == GYRE_BUSY && sim_call_has_failed()) {	/* nowhere to wait; its cancel goes on */
@@ -197,17 +249,6 @@ static void run_one(void *arg)
 	sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
 }
 
-static bool spawn_one(struct sim_job *job)
-{
-	struct gyre_job_options options = some_worker();
-	enum gyre_status status = gyre_spawn(play.rt, wait_for_ever, job->first, &options, &job->handle);
-
-	job->taken = status == GYRE_OK;
-	if (!job->taken)
-		sim_job_answered(job, status, gyre_last_effect(), -1, sim_now_ns());
-	return job->taken;
-}
-
 void scenario_jobs_cancel(void *arg)
 {
 	unsigned count = sim_many(1 + (unsigned)sim_random(3), JOBS_MAX), i;
@@ -222,11 +263,10 @@ void scenario_jobs_cancel(void *arg)
 			if (sim_chance(400))
 				threads[i] = sim_spawn("caller", run_one, job);
 			else
-				threads[i] = spawn_one(job) ? sim_spawn("caller", cancel_one, job) : NULL;
+				threads[i] = sim_spawn("caller", cancel_one, job);
 		}
 		for (i = 0; i < count; i++)
-			if (threads[i])
-				sim_join(threads[i]);
+			sim_join(threads[i]);
 		sim_close_runtime(play.rt);
 		gyre_free(play.rt);
 	}
