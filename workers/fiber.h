@@ -63,10 +63,11 @@ void gyre__fiber_switch(struct gyre__fiber *from, struct gyre__fiber *to);
 
 /*
  * The same for good: from is finished, its stack and its structure may be
- * reused once to runs.
+ * reused once to runs. It does not return, but is not declared so: it would have
+ * to be called then, where otherwise a jump does, and a call without its return
+ * makes the CPU guess wrongly at each of those that follow in whoever goes on.
  */
-void gyre__fiber_exit_to(struct gyre__fiber *from, struct gyre__fiber *to)
-	__attribute__((__noreturn__));
+void gyre__fiber_exit_to(struct gyre__fiber *from, struct gyre__fiber *to);
 
 /*
  * Frees what sanitizers keep. The fiber does not run: it has exited, has never

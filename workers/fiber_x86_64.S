@@ -13,11 +13,11 @@
  * Saves on the stack what a call keeps, in the layout of struct first_frame,
  * and goes on with what was saved at sp.
  *
- * Loading a control word is slow, and nearly always all fibers have the same:
- * each is loaded only where it differs. The low six bits of mxcsr are flags,
- * which no call keeps. The way back is a jump and not a return, as the CPU would
- * guess the latter from its own stack of calls, and wrongly each time; notrack,
- * since what it jumps to follows a call and has no endbr64.
+ * The control words are loaded whether they differ or not: to look would mean to
+ * read back what was just stored, which takes longer. The way back is a return,
+ * though the CPU guesses it from its own stack of calls: most fibers wait in the
+ * same few places, so the guess is often right, and with a jump it would be wrong
+ * for every caller further up. Where a fiber begins there is nothing to guess from.
  */
 	.globl	gyre__fiber_swap
 	.hidden	gyre__fiber_swap
@@ -48,19 +48,12 @@ gyre__fiber_swap:
 	.cfi_adjust_cfa_offset 8
 	stmxcsr	(%rsp)
 	fnstcw	4(%rsp)
-	movl	(%rsp), %eax
-	movzwl	4(%rsp), %ecx
 
 	/* From here on it is the other's stack, with the same layout. */
 	movq	%rsp, (%rdi)
 	movq	%rsi, %rsp
-	xorl	(%rsp), %eax
-	testl	$~0x3f, %eax
-	jnz	.Lload_mxcsr
-.Lmxcsr_is_right:
-	cmpw	4(%rsp), %cx
-	jne	.Lload_x87_control
-.Lx87_control_is_right:
+	ldmxcsr	(%rsp)
+	fldcw	4(%rsp)
 	addq	$8, %rsp
 	.cfi_adjust_cfa_offset -8
 	popq	%r15
@@ -81,31 +74,23 @@ gyre__fiber_swap:
 	popq	%rbp
 	.cfi_adjust_cfa_offset -8
 	.cfi_restore rbp
-	popq	%rcx
-	.cfi_adjust_cfa_offset -8
-	.cfi_register rip, rcx
-	notrack jmp *%rcx
+	leaq	gyre__fiber_begin(%rip), %rcx
+	cmpq	%rcx, (%rsp)
+	je	.Lbegin
+	ret
 
-	.cfi_adjust_cfa_offset 64
-	.cfi_offset rip, -8
-	.cfi_offset rbp, -16
-	.cfi_offset rbx, -24
-	.cfi_offset r12, -32
-	.cfi_offset r13, -40
-	.cfi_offset r14, -48
-	.cfi_offset r15, -56
-.Lload_mxcsr:
-	ldmxcsr	(%rsp)
-	jmp	.Lmxcsr_is_right
-.Lload_x87_control:
-	fldcw	4(%rsp)
-	jmp	.Lx87_control_is_right
+.Lbegin:
+	addq	$8, %rsp
+	.cfi_adjust_cfa_offset -8
+	.cfi_undefined rip
+	jmp	gyre__fiber_begin
 	.cfi_endproc
 	.size	gyre__fiber_swap, . - gyre__fiber_swap
 
 /*
  * Where the first switch to a fiber leads, with the stack empty: rbx(r12), which
  * does not return. Nobody has called this, and whoever walks the stack is told so.
+ * A call without the instruction, as there will be no return to match it.
  */
 	.globl	gyre__fiber_begin
 	.hidden	gyre__fiber_begin
@@ -118,7 +103,10 @@ gyre__fiber_swap:
 gyre__fiber_begin:
 	endbr64
 	movq	%r12, %rdi
-	call	*%rbx
+	leaq	.Lreturned(%rip), %rcx
+	pushq	%rcx
+	jmp	*%rbx
+.Lreturned:
 	ud2
 	.cfi_endproc
 	.size	gyre__fiber_begin, . - gyre__fiber_begin

@@ -198,10 +198,11 @@ static inline struct gyre__fiber *turn_to(struct gyre__tasks *tasks, struct gyre
 		return &tasks->scheduler;
 	running->arena = &task->job->arena;
 	task->state = GYRE__TASK_RUNNING;
+	*tasks->error = task->error;
 	return &task->fiber;
 }
 
-/* Off the stack of a task that has ended at last: gives it back. */
+/* Some time after the switch away from the last task that has ended: gives its stack back. */
 static inline void bury_ended(struct gyre__tasks *tasks)
 {
 	struct gyre__task *task = tasks->ended;
@@ -213,19 +214,21 @@ static inline void bury_ended(struct gyre__tasks *tasks)
 	gyre__stack_put(&tasks->stacks, task->stack);
 }
 
-/* From task, whose state is settled, to whoever comes next; returns with its next turn. */
+/*
+ * From task, whose state is settled, to whoever comes next; returns with its next
+ * turn. The switch is the last that is done here, and in most that call this: then
+ * it returns straight to whoever waits.
+ */
 static inline void hand_over(struct gyre__tasks *tasks, struct gyre__task *task)
 {
 	struct gyre__task *next = take_turn(tasks);
-	int error = *tasks->error;
 
 	if (next == task) {
 		task->state = GYRE__TASK_RUNNING;
 		return;
 	}
+	task->error = *tasks->error;
 	gyre__fiber_switch(&task->fiber, turn_to(tasks, next));
-	bury_ended(tasks);
-	*tasks->error = error;
 }
 
 bool gyre__tasks_run(struct gyre__tasks *tasks)
@@ -250,6 +253,7 @@ void gyre__task_ready(struct gyre__task *task)
 {
 	GYRE_ASSERT(task->state == GYRE__TASK_PARKED);
 	task->state = GYRE__TASK_READY;
+	task->wait = NULL;
 	ready_push(task->home, task);
 }
 
@@ -314,7 +318,6 @@ void gyre__task_park(struct gyre__task *task, struct gyre__wait *wait)
 	task->wait = wait;
 	task->state = GYRE__TASK_PARKED;
 	hand_over(tasks, task);
-	task->wait = NULL;
 }
 
 static void alarm_due(struct gyre__alarm *alarm)
@@ -466,7 +469,8 @@ static void tell_joiner(struct gyre__task *task, enum gyre__task_end end, int re
 	list_add(tasks, gyre__job_unjoined(task->job), task->handle);
 }
 
-void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
+/* Does not come back, as gyre__fiber_exit_to() does not. */
+static inline void end_task(struct gyre__task *task, enum gyre__task_end end, int result)
 {
 	struct gyre__tasks *tasks = task->home;
 
@@ -483,16 +487,22 @@ void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int res
 	gyre__count(&tasks->counters.live, -UINT64_C(1));
 	task->state = GYRE__TASK_ENDED;
 	gyre__job_task_ended(task->job, task, end, result);	/* the job may be gone now */
+	bury_ended(tasks);
 	tasks->ended = task;
 	gyre__fiber_exit_to(&task->fiber, turn_to(tasks, take_turn(tasks)));
+}
+
+void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
+{
+	end_task(task, end, result);
+	gyre__assert_failed("a task that has ended never goes on", __FILE__, __LINE__);
 }
 
 static void task_main(void *arg)
 {
 	struct gyre__task *task = arg;
 
-	bury_ended(task->home);
-	gyre__task_finish(task, GYRE__TASK_RETURNED, task->fn(task->arg));
+	end_task(task, GYRE__TASK_RETURNED, task->fn(task->arg));
 }
 
 static void join_parent(struct gyre__task *task, struct gyre__task *parent)
@@ -513,6 +523,7 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->home = tasks;
 	task->job = job;
 	task->stack = stack;
+	task->error = 0;
 	task->wait = NULL;
 	task->defers = NULL;
 	task->cancel_ns = 0;
@@ -538,6 +549,7 @@ struct gyre__task *gyre__task_start(struct gyre__tasks *tasks, struct gyre__job 
 
 	if (!gyre__alarms_reserve(&tasks->alarms))
 		return NULL;
+	bury_ended(tasks);
 	stack = gyre__stack_get(&tasks->stacks, stack_size);
 	if (!stack)
 		goto out_alarm;

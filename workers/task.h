@@ -94,6 +94,7 @@ struct gyre__task {
 	bool alarmed;				/* the wait was ended by its alarm */
 	bool joins_all;
 	bool upper_made;			/* upper[] is in use */
+	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;
 	struct gyre__task *parent;		/* who started it; NULL: the job itself, or it has ended */
 	struct gyre__task *children, *child_next, *child_prev;	/* alive */
@@ -140,7 +141,7 @@ struct gyre__tasks {
 	struct gyre__ring *ring;
 	struct gyre__running *running;		/* of this thread */
 	struct gyre__task *ready_head, *ready_tail;
-	struct gyre__task *ended;		/* whose stack is given back after the switch away from it */
+	struct gyre__task *ended;		/* the last one whose stack is not given back yet */
 	uint32_t budget;
 	int *error;				/* this thread's errno, which each task finds as it left it */
 	struct gyre__task_hooks hooks;
