@@ -49,44 +49,50 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 	return GYRE_OK;
 }
 
-static bool is_joining(const struct gyre__task *task)
+/* For the end of another, or for the worker local that it makes. */
+static bool waits_for_another(const struct gyre__task *task)
 {
-	return task->joining || task->joins_all;
+	return task->joining || task->joins_all || task->local_waits;
+}
+
+/* Behind the last of those met in this walk, unless it is there already: the last one. */
+static struct gyre__task *meet(struct gyre__task *last, struct gyre__task *waiter, uint64_t walk)
+{
+	if (!waiter || waiter->walk == walk)
+		return last;
+	waiter->walk = walk;
+	waiter->walk_next = NULL;
+	last->walk_next = waiter;
+	return waiter;
 }
 
 /*
- * All whose end waits, through joins, for task's: task itself, and from there on
- * through walk_next. Each once, and without recursion: there may be thousands, and
- * the stack is a task's.
+ * All that wait, through joins and worker locals, for task: task itself, and from
+ * there on through walk_next. Each once, and without recursion: there may be
+ * thousands, and the stack is a task's.
  */
 static void collect_waiters(struct gyre__task *task)
 {
 	uint64_t walk = ++task->home->walks;
-	struct gyre__task *last = task;
+	struct gyre__task *last = task, *waiter;
+	const struct gyre__local_entry *entry;
 
 	task->walk = walk;
 	task->walk_next = NULL;
 	for (; task; task = task->walk_next) {
-		struct gyre__task *above[2] = { task->joiner, NULL };
-		unsigned i;
-
+		last = meet(last, task->joiner, walk);
 		if (task->parent && task->parent->joins_all)
-			above[1] = task->parent;
-		for (i = 0; i < 2; i++) {
-			if (!above[i] || above[i]->walk == walk)
-				continue;
-			above[i]->walk = walk;
-			above[i]->walk_next = NULL;
-			last->walk_next = above[i];
-			last = above[i];
-		}
+			last = meet(last, task->parent, walk);
+		for (entry = task->local_makes; entry; entry = entry->outer)
+			for (waiter = entry->waiting; waiter; waiter = waiter->local_next)
+				last = meet(last, waiter, walk);
 	}
 }
 
-/* Does the end of target wait, through joins, for task? */
+/* Does target wait, through joins and worker locals, for task? */
 static bool joins(const struct gyre__task *target, struct gyre__task *task)
 {
-	if (target == task || !is_joining(target))
+	if (target == task || !waits_for_another(target))
 		return target == task;
 	collect_waiters(task);
 	while (task && task != target)
@@ -99,7 +105,7 @@ static bool child_joins(struct gyre__task *task)
 {
 	const struct gyre__task *child = task->children, *waiter;
 
-	while (child && !is_joining(child))
+	while (child && !waits_for_another(child))
 		child = child->child_next;
 	if (!child)
 		return false;
@@ -130,7 +136,7 @@ static enum gyre_status check_join(struct gyre__task *task, const struct gyre__t
 	if (joins(target, task))
 		return gyre__fail("gyre_join", GYRE_WOULD_DEADLOCK, "%s", target == task ?
 				  "a task cannot wait for its own end" :
-				  "that task waits, through joins, for the end of this one");
+				  "that task waits, through joins or a worker local, for this one");
 	if (target->joiner)
 		return gyre__fail("gyre_join", GYRE_INVALID, "another task joins it already");
 	return GYRE_OK;
@@ -211,7 +217,7 @@ enum gyre_status gyre_join_all(void)
 		interrupt_join_all(task, &wait);
 	if (child_joins(task))
 		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a task that this one started "
-				  "waits, through joins, for its end");
+				  "waits, through joins or a worker local, for this one");
 	if (task->children) {
 		task->joins_all = true;
 		gyre__task_park(task, &wait);
