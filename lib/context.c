@@ -261,7 +261,7 @@ const char *gyre_context_get(const char *name)
 
 void gyre_context_clear(void)
 {
-	struct gyre__thread *self = gyre__sys->self_get();
+	struct gyre__thread *self = gyre__thread_look();
 	struct gyre__context **at = self ? slot(self) : NULL, *context;
 
 	if (!at)

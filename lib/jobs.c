@@ -98,6 +98,7 @@ static void describe(struct gyre_job *handle, const struct gyre__thread *self, g
 	handle->stack_size = options->stack_size;
 	handle->arena_max = options->arena_max;
 	handle->context = gyre__context_share(self->context);
+	handle->helped = gyre__thread_is_helped(self);
 	handle->returned = false;
 	handle->panic = NULL;
 	handle->job = NULL;

@@ -34,4 +34,10 @@ static inline struct gyre__job *gyre__thread_job(const struct gyre__thread *self
 	return self->task ? self->task->job : self->serves;
 }
 
+/* A helper waits, or may wait, for what self does: it is one, or runs in a job that one has started. */
+static inline bool gyre__thread_is_helped(const struct gyre__thread *self)
+{
+	return self->task ? self->task->job->handle->helped : self->helps != NULL;
+}
+
 #endif

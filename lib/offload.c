@@ -188,6 +188,12 @@ static bool nobody_is_free(struct gyre *rt)
 	return gyre__load(&rt->helpers_waiting, seq_cst) >= rt->settings.offload_threads;
 }
 
+static enum gyre_status refuse_deadlock(const char *function, const struct gyre *rt)
+{
+	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "each of the %u helper threads waits for "
+			  "others already: raise offload_threads", rt->settings.offload_threads);
+}
+
 static enum gyre_status offload(struct gyre__thread *self, struct gyre *rt, gyre_task_fn *fn,
 				void *arg, int *ret_result)
 {
@@ -198,9 +204,7 @@ static enum gyre_status offload(struct gyre__thread *self, struct gyre *rt, gyre
 		return gyre__fail("gyre_offload", GYRE_INVALID, "fn is NULL");
 	gyre__helper_waits(self);
 	if (nobody_is_free(rt))
-		status = gyre__fail("gyre_offload", GYRE_WOULD_DEADLOCK, "each of the %u helper threads "
-				    "waits for others already: raise offload_threads",
-				    rt->settings.offload_threads);
+		status = refuse_deadlock("gyre_offload", rt);
 	else
 		status = call_and_wait("gyre_offload", self, rt, &call);
 	gyre__helper_goes_on(self);
@@ -237,6 +241,9 @@ enum gyre_status gyre__elsewhere(const char *function, struct gyre__thread *self
 
 	if (status != GYRE_OK)
 		return gyre__fail(function, status, "the task was cancelled: it is to return");
+	/* Others have only to wait until a helper is free. */
+	if (gyre__unlikely(gyre__thread_is_helped(self)) && nobody_is_free(self->runtime))
+		return refuse_deadlock(function, self->runtime);
 	status = call_and_wait(function, self, self->runtime, &call);
 	if (status != GYRE_OK)
 		return status;

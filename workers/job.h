@@ -55,6 +55,7 @@ struct gyre_job {
 	_Atomic(struct gyre__job *) waited_by;
 	struct gyre__tasks *home;	/* where it runs */
 	struct gyre__job *job;		/* its worker's: while it runs there */
+	bool helped;			/* the upper floor's: one of its helpers has brought it about */
 	void *later;			/* the upper floor's: what brings it to a worker, and a cancel after it */
 	void (*unref)(struct gyre_job *handle);	/* on the heap: the job gives up its reference; else NULL */
 };

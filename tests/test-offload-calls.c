@@ -1,0 +1,670 @@
+/* SPDX-License-Identifier: MIT */
+/* gyre_offload, as tasks and threads call it; the pool of helpers itself: test-offload. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "helpers.h"
+
+#define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
+
+static struct gyre *open_with_helpers(unsigned helpers)
+{
+	struct gyre_options options = { .size = sizeof(options), .workers = 1,
+					.offload_threads = helpers };
+
+	return test_open(&options);
+}
+
+static int offload(struct gyre *rt, gyre_task_fn *fn, void *arg)
+{
+	int result = -4711;
+
+	expect_status(gyre_offload(rt, fn, arg, &result), GYRE_OK);
+	expect_status(gyre_last_status(), GYRE_OK);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_DONE);
+	return result;
+}
+
+/* --------------------------------------------------------- where it runs -- */
+
+struct place {
+	pid_t tid;
+	char name[16];
+};
+
+static int offloaded_place(void *arg)
+{
+	struct place *place = arg;
+
+	place->tid = gettid();
+	pthread_getname_np(pthread_self(), place->name, sizeof(place->name));
+	return 42;
+}
+
+static int task_offload_place(void *arg)
+{
+	struct place place = { .tid = 0 };
+
+	(void)arg;
+	expect_eq(offload(NULL, offloaded_place, &place), 42);
+	expect_ne(place.tid, gettid());
+	expect_contains(place.name, "gyre-");
+	expect_eq(offload(gyre_current(), offloaded_place, &place), 42);
+	expect_status(gyre_offload(NULL, offloaded_place, &place, NULL), GYRE_OK);
+	return 0;
+}
+
+TEST(it_runs_on_a_helper_thread)
+{
+	struct gyre *rt = open_with_helpers(2);
+	struct place place = { .tid = 0 };
+
+	expect_eq(offload(rt, offloaded_place, &place), 42);
+	expect_ne(place.tid, gettid());
+	test_block_on(rt, task_offload_place, NULL);
+	gyre_free(rt);
+}
+
+static int offloaded_elsewhere(void *arg)
+{
+	struct gyre_task *task;
+	struct gyre *rt = arg;
+	int res = -1;
+	char c;
+
+	expect(!gyre_current());
+	expect_eq(gyre_current_worker(), -1);
+	expect_eq(gyre_cancelled(), 0);
+	expect(!gyre_alloc(1));
+	expect_status(gyre_go(offloaded_place, NULL, &task), GYRE_NO_REACTOR);
+	expect_status(gyre_join_all(), GYRE_NO_REACTOR);
+	expect_status(gyre_call(NULL, prep_nop, NULL, NULL), GYRE_NO_REACTOR);
+	expect_contains(gyre_last_error(), "gyre_call");
+	expect_eq(gyre_pread(NULL, 0, &c, 1, 0), -ENOTSUP);
+	expect_eq(gyre_fsync(NULL, 0), -ENOTSUP);
+	expect_status(gyre_block_on(NULL, test_task_return, NULL, NULL, NULL), GYRE_NO_REACTOR);
+	expect_status(gyre_offload(NULL, test_task_return, NULL, NULL), GYRE_NO_REACTOR);
+	/* With a name for it, all of that which needs no task. */
+	expect_status(gyre_call(rt, prep_nop, NULL, &res), GYRE_OK);
+	expect_eq(res, 0);
+	expect_status(gyre_sleep(1), GYRE_OK);
+	expect_eq(test_block_on(rt, test_task_return, (void *)7), 7);
+	return 1;
+}
+
+static int task_offload_elsewhere(void *arg)
+{
+	expect_eq(offload(NULL, offloaded_elsewhere, arg), 1);
+	return 0;
+}
+
+TEST(scenario_13_an_offloaded_function_is_in_no_task)
+{
+	struct gyre *rt = open_with_helpers(2);
+
+	expect_eq(offload(rt, offloaded_elsewhere, rt), 1);
+	test_block_on(rt, task_offload_elsewhere, rt);
+	gyre_free(rt);
+}
+
+/* --------------------------------------------------- the worker goes on -- */
+
+static int offloaded_until_byte(void *arg)
+{
+	const struct test_pipe *pipe = arg;
+	char c;
+
+	expect_eq(read(pipe->r, &c, 1), 1);
+	return c;
+}
+
+static int task_offload_byte(void *pipe)
+{
+	expect_eq(offload(NULL, offloaded_until_byte, pipe), 'x');
+	return 0;
+}
+
+/* The bytes are written by a task of the same worker, after all of them wait. */
+static int task_siblings(void *arg)
+{
+	struct test_pipe pipe = test_pipe();
+	unsigned i;
+
+	(void)arg;
+	for (i = 0; i < 8; i++)
+		expect_status(gyre_go(task_offload_byte, &pipe, NULL), GYRE_OK);
+	for (i = 0; i < 8; i++) {
+		gyre_yield();
+		expect_status(gyre_call(NULL, prep_nop, NULL, NULL), GYRE_OK);
+		expect_eq(write(pipe.w, "x", 1), 1);
+	}
+	expect_status(gyre_join_all(), GYRE_OK);
+	test_pipe_close(&pipe);
+	return 0;
+}
+
+TEST(worker_goes_on_while_helpers_block)
+{
+	struct gyre *rt = open_with_helpers(8);
+
+	test_block_on(rt, task_siblings, NULL);
+	gyre_free(rt);
+	/* Fewer helpers than callers: the others are queued. */
+	rt = open_with_helpers(2);
+	test_block_on(rt, task_siblings, NULL);
+	gyre_free(rt);
+}
+
+static int offloaded_square(void *arg)
+{
+	return (int)((intptr_t)arg * (intptr_t)arg);
+}
+
+static int task_offload_squares(void *arg)
+{
+	intptr_t i;
+
+	for (i = 0; i < 20; i++)
+		expect_eq(offload(NULL, offloaded_square, (void *)((intptr_t)arg * 100 + i)),
+			  ((intptr_t)arg * 100 + i) * ((intptr_t)arg * 100 + i));
+	return 0;
+}
+
+static int task_many_squares(void *arg)
+{
+	intptr_t i;
+
+	(void)arg;
+	for (i = 0; i < 20; i++)
+		expect_status(gyre_go(task_offload_squares, (void *)i, NULL), GYRE_OK);
+	expect_status(gyre_join_all(), GYRE_OK);
+	return 0;
+}
+
+static void crew_squares(void *arg, unsigned number)
+{
+	struct gyre *rt = arg;
+	intptr_t i;
+
+	for (i = 0; i < 50; i++)
+		expect_eq(offload(rt, offloaded_square, (void *)(i + number)),
+			  (i + number) * (i + number));
+	test_block_on(rt, task_many_squares, NULL);
+}
+
+TEST(answers_of_tasks_and_threads_do_not_mix)
+{
+	struct gyre *rt = open_with_helpers(3);
+
+	test_crew_run(12, crew_squares, rt);
+	gyre_free(rt);
+}
+
+/* --------------------------------------------------------------- context -- */
+
+static int offloaded_context(void *arg)
+{
+	const char *value = gyre_context_get("tenant");
+
+	(void)arg;
+	expect_str(value, "blue");
+	expect(!gyre_context_get("left"));
+	expect_status(gyre_context_set("tenant", "changed"), GYRE_OK);
+	expect_status(gyre_context_set("left", "behind"), GYRE_OK);
+	return 0;
+}
+
+static int offloaded_without_context(void *arg)
+{
+	(void)arg;
+	expect(!gyre_context_get("tenant"));
+	expect(!gyre_context_get("left"));
+	expect_status(gyre_context_set("left", "behind"), GYRE_OK);
+	return 0;
+}
+
+static int task_offload_context(void *arg)
+{
+	expect(!gyre_context_get("tenant"));
+	offload(NULL, offloaded_without_context, NULL);
+	expect_status(gyre_context_set("tenant", "blue"), GYRE_OK);
+	offload(NULL, offloaded_context, NULL);
+	expect_str(gyre_context_get("tenant"), "blue");
+	expect(!gyre_context_get("left"));
+	gyre_context_clear();
+	offload(NULL, offloaded_without_context, NULL);
+	(void)arg;
+	return 0;
+}
+
+/* One helper, so that it is the same that has seen the others' contexts. */
+TEST(scenario_26_context_is_copied_and_nothing_comes_back)
+{
+	struct gyre *rt = open_with_helpers(1);
+
+	test_block_on(rt, task_offload_context, NULL);
+	expect_status(gyre_context_set("tenant", "blue"), GYRE_OK);
+	offload(rt, offloaded_context, NULL);
+	expect_str(gyre_context_get("tenant"), "blue");
+	expect(!gyre_context_get("left"));
+	gyre_context_clear();
+	offload(rt, offloaded_without_context, NULL);
+	gyre_free(rt);
+}
+
+/* ----------------------------------------------------------------- panic -- */
+
+static int offloaded_panic(void *arg)
+{
+	expect_status(gyre_context_set("left", "behind"), GYRE_OK);
+	gyre_panic("number %d", (int)(intptr_t)arg);
+}
+
+static int task_offload_panic(void *arg)
+{
+	int result = 4711;
+
+	expect_status(gyre_offload(NULL, offloaded_panic, (void *)5, &result), GYRE_RESPONSE_LOST);
+	expect_contains(gyre_last_panic(), "number 5");
+	expect_contains(gyre_last_error(), "number 5");
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_UNKNOWN);
+	expect_eq(result, 4711);
+	expect_eq(gyre_cancelled(), 0);
+	expect_eq(offload(NULL, offloaded_square, (void *)3), 9);
+	return (int)(intptr_t)arg;
+}
+
+TEST(panic_in_it_is_that_calls)
+{
+	struct gyre *rt = open_with_helpers(1);
+	unsigned i;
+
+	for (i = 0; i < 10; i++) {
+		expect_status(gyre_offload(rt, offloaded_panic, (void *)8, NULL),
+			      GYRE_RESPONSE_LOST);
+		expect_contains(gyre_last_panic(), "number 8");
+		expect_contains(gyre_last_panic(), "offloaded");
+		expect_eq(offload(rt, offloaded_without_context, NULL), 0);
+		expect_eq(test_block_on(rt, task_offload_panic, (void *)3), 3);
+	}
+	expect_eq(test_stat(rt, jobs_panicked), 0);
+	gyre_free(rt);
+}
+
+/* ---------------------------------------------------- from within itself -- */
+
+struct depth {
+	struct gyre *rt;
+	unsigned deep;
+	enum gyre_status last;
+	bool through_jobs;
+};
+
+static int offloaded_deeper(void *arg);
+
+static int task_deeper(void *arg)
+{
+	struct depth *depth = arg;
+	enum gyre_status status = gyre_offload(NULL, offloaded_deeper, depth, NULL);
+
+	if (status != GYRE_OK) {
+		depth->last = status;
+		expect_contains(gyre_last_error(), "offload_threads");
+	}
+	return 0;
+}
+
+static int offloaded_deeper(void *arg)
+{
+	struct depth *depth = arg;
+	enum gyre_status status;
+
+	depth->deep++;
+	if (depth->through_jobs) {
+		test_block_on(depth->rt, task_deeper, depth);
+		return 0;
+	}
+	status = gyre_offload(depth->rt, offloaded_deeper, depth, NULL);
+	if (status != GYRE_OK) {
+		depth->last = status;
+		expect_contains(gyre_last_error(), "gyre_offload");
+		expect_contains(gyre_last_error(), "offload_threads");
+	}
+	return 0;
+}
+
+static int task_start_diving(void *arg)
+{
+	expect_status(gyre_offload(NULL, offloaded_deeper, arg, NULL), GYRE_OK);
+	return 0;
+}
+
+TEST(from_within_itself_it_goes_as_deep_as_there_are_helpers)
+{
+	unsigned helpers, way;
+
+	for (way = 0; way < 4; way++)
+		for (helpers = 1; helpers <= 3; helpers++) {
+			struct depth depth = { .rt = open_with_helpers(helpers),
+					       .through_jobs = way & 1 };
+
+			test_row("%u helpers, from a %s, %s", helpers, way & 2 ? "task" : "thread",
+				 way & 1 ? "through jobs" : "directly");
+			if (way & 2)
+				test_block_on(depth.rt, task_start_diving, &depth);
+			else
+				expect_eq(offload(depth.rt, offloaded_deeper, &depth), 0);
+			expect_eq(depth.deep, helpers);
+			expect_status(depth.last, GYRE_WOULD_DEADLOCK);
+			/* All of them are free again. */
+			expect_eq(offload(depth.rt, offloaded_square, (void *)3), 9);
+			gyre_free(depth.rt);
+		}
+}
+
+/* What needs a helper when called in a task. */
+static int task_needs_helper(void *arg)
+{
+	int fd = test_file(100);
+
+	(void)arg;
+	expect_eq(gyre_durable_reset(NULL, fd), 0);
+	expect_eq(gyre_close_fd(NULL, fd), 0);
+	return 4;
+}
+
+static int offloaded_needs_helper(void *rt)
+{
+	return test_block_on(rt, task_needs_helper, NULL);
+}
+
+static int task_chain(void *rt)
+{
+	return offload(NULL, offloaded_needs_helper, rt);
+}
+
+TEST(files_go_on_while_a_helper_waits_for_who_uses_them)
+{
+	struct gyre *rt = open_with_helpers(2);
+
+	expect_eq(test_block_on(rt, task_chain, rt), 4);
+	expect_eq(offload(rt, offloaded_needs_helper, rt), 4);
+	gyre_free(rt);
+}
+
+/* The only helper waits for this very task, or for the job whose task it is. */
+static int task_without_helper(void *arg)
+{
+	struct gyre_buffer *buffer = NULL;
+	int fd = test_file(100);
+
+	expect_eq(gyre_durable_reset(NULL, fd), -EDEADLK);
+	expect_status(gyre_last_status(), GYRE_WOULD_DEADLOCK);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	expect_contains(gyre_last_error(), "gyre_durable_reset");
+	expect_contains(gyre_last_error(), "offload_threads");
+	expect_eq(gyre_close_fd(NULL, fd), -EDEADLK);
+	expect_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	expect_status(gyre_dump(NULL, fd), GYRE_WOULD_DEADLOCK);
+	expect_status(gyre_buffer_get(NULL, 1 << 20, &buffer), GYRE_WOULD_DEADLOCK);
+	close(fd);
+	if (arg)
+		test_block_on(NULL, task_without_helper, NULL);
+	return 4;
+}
+
+static int offloaded_without_helper(void *rt)
+{
+	return test_block_on(rt, task_without_helper, rt);
+}
+
+TEST(files_would_deadlock_where_the_only_helper_waits_for_who_uses_them)
+{
+	struct gyre *rt = open_with_helpers(1);
+
+	expect_eq(offload(rt, offloaded_without_helper, rt), 4);
+	test_block_on(rt, task_needs_helper, NULL);
+	gyre_free(rt);
+}
+
+/* Who has nothing to do with what the helper waits for gets it when that is over. */
+struct patience {
+	struct gyre *rt;
+	struct test_pipe pipe;
+	atomic_uint waits, asks;
+};
+
+static int task_until_told(void *arg)
+{
+	struct patience *patience = arg;
+	char c;
+
+	atomic_store(&patience->waits, 1);
+	expect_eq(gyre_read(NULL, patience->pipe.r, &c, 1), 1);
+	return 0;
+}
+
+static int offloaded_until_told(void *arg)
+{
+	struct patience *patience = arg;
+
+	return test_block_on(patience->rt, task_until_told, patience);
+}
+
+static int task_patient(void *arg)
+{
+	struct patience *patience = arg;
+
+	atomic_store(&patience->asks, 1);
+	return task_needs_helper(NULL);
+}
+
+static void *offload_until_told(void *arg)
+{
+	struct patience *patience = arg;
+
+	expect_eq(offload(patience->rt, offloaded_until_told, patience), 0);
+	return NULL;
+}
+
+TEST(files_of_others_wait_until_the_helper_is_free)
+{
+	struct patience patience = { .rt = open_with_helpers(1), .pipe = test_pipe() };
+	struct gyre_job *job;
+	pthread_t caller;
+	int result = 0;
+
+	expect_eq(pthread_create(&caller, NULL, offload_until_told, &patience), 0);
+	await(atomic_load(&patience.waits));
+	job = test_spawn(patience.rt, task_patient, &patience);
+	await(atomic_load(&patience.asks));
+	expect_status(gyre_job_wait(job, 1000000, NULL), GYRE_BUSY);
+	expect_eq(write(patience.pipe.w, "x", 1), 1);
+	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), GYRE_OK);
+	expect_eq(result, 4);
+	pthread_join(caller, NULL);
+	gyre_free(patience.rt);
+	test_pipe_close(&patience.pipe);
+}
+
+/* -------------------------------------------------- what cannot be cut off -- */
+
+struct held {
+	struct gyre *rt;
+	struct test_pipe pipe;
+	atomic_uint runs, done, closed;
+	enum gyre_status status;
+};
+
+static int offloaded_hold(void *arg)
+{
+	struct held *held = arg;
+	char c;
+
+	atomic_store(&held->runs, 1);
+	expect_eq(read(held->pipe.r, &c, 1), 1);
+	atomic_store(&held->done, 1);
+	return 6;
+}
+
+static int task_hold(void *arg)
+{
+	struct held *held = arg;
+	int result = 0;
+
+	held->status = gyre_offload(NULL, offloaded_hold, held, &result);
+	expect(atomic_load(&held->done));
+	expect_eq(result, 6);
+	return 0;
+}
+
+static void *close_it(void *arg)
+{
+	struct held *held = arg;
+
+	expect_status(gyre_close(held->rt), GYRE_OK);
+	expect(atomic_load(&held->done));
+	atomic_store(&held->closed, 1);
+	return NULL;
+}
+
+static void *hold_from_thread(void *arg)
+{
+	struct held *held = arg;
+
+	held->status = gyre_offload(held->rt, offloaded_hold, held, NULL);
+	return NULL;
+}
+
+static void check_held_close(bool by_task)
+{
+	struct gyre_options options = { .size = sizeof(options), .workers = 1, .drain_ns = 1 };
+	struct held held = { .rt = test_open(&options), .pipe = test_pipe() };
+	struct gyre_job *job = NULL;
+	pthread_t closer, caller;
+
+	if (by_task)
+		job = test_spawn(held.rt, task_hold, &held);
+	else
+		expect_eq(pthread_create(&caller, NULL, hold_from_thread, &held), 0);
+	await(atomic_load(&held.runs));
+	expect_eq(pthread_create(&closer, NULL, close_it, &held), 0);
+	await(gyre_call(held.rt, prep_nop, NULL, NULL) == GYRE_CLOSED);
+	expect_status(gyre_offload(held.rt, offloaded_square, NULL, NULL), GYRE_CLOSED);
+	expect(!atomic_load(&held.closed));
+	expect_eq(write(held.pipe.w, "x", 1), 1);
+	pthread_join(closer, NULL);
+	if (by_task)
+		expect_ne(gyre_job_wait(job, GYRE_FOREVER, NULL), GYRE_BUSY);
+	else
+		pthread_join(caller, NULL);
+	expect_status(held.status, GYRE_OK);
+	gyre_free(held.rt);
+	test_pipe_close(&held.pipe);
+}
+
+TEST(close_waits_for_what_a_task_has_offloaded)
+{
+	check_held_close(true);
+}
+
+TEST(close_waits_for_what_a_thread_has_offloaded)
+{
+	check_held_close(false);
+}
+
+TEST(cancelled_task_waits_for_it_and_gets_its_result)
+{
+	struct held held = { .rt = open_with_helpers(1), .pipe = test_pipe() };
+	struct gyre_job_options options = { .size = sizeof(options), .timeout_ns = 1000000 };
+	struct gyre_job *job = NULL;
+	unsigned timed;
+
+	for (timed = 0; timed < 2; timed++) {
+		test_row("%s", timed ? "its time is over" : "cancelled");
+		atomic_store(&held.runs, 0);
+		atomic_store(&held.done, 0);
+		if (timed) {
+			expect_status(gyre_spawn(held.rt, task_hold, &held, &options, &job), GYRE_OK);
+		} else {
+			job = test_spawn(held.rt, task_hold, &held);
+			await(atomic_load(&held.runs));
+			gyre_job_cancel(job);
+		}
+		await(atomic_load(&held.runs));
+		expect_status(gyre_job_wait(job, 2000000, NULL), GYRE_BUSY);
+		expect_eq(write(held.pipe.w, "x", 1), 1);
+		expect_ne(gyre_job_wait(job, GYRE_FOREVER, NULL), GYRE_BUSY);
+		expect_status(held.status, GYRE_OK);
+	}
+	gyre_free(held.rt);
+	test_pipe_close(&held.pipe);
+}
+
+/* --------------------------------------------------------------- refused -- */
+
+static void prep_that_offloads(struct io_uring_sqe *sqe, void *arg)
+{
+	enum gyre_status *status = arg;
+
+	*status = gyre_offload(NULL, offloaded_square, NULL, NULL);
+	io_uring_prep_nop(sqe);
+}
+
+static int task_refused(void *arg)
+{
+	(void)arg;
+	expect_status(gyre_offload(NULL, NULL, NULL, NULL), GYRE_INVALID);
+	expect_contains(gyre_last_error(), "fn is NULL");
+	return 0;
+}
+
+TEST(what_cannot_be_is_refused_in_words)
+{
+	struct gyre *rt = open_with_helpers(1);
+	enum gyre_status status = GYRE_OK;
+	int result = 4711;
+
+	expect_status(gyre_offload(rt, NULL, NULL, &result), GYRE_INVALID);
+	expect_contains(gyre_last_error(), "fn is NULL");
+	expect_status(gyre_offload(NULL, offloaded_square, NULL, &result), GYRE_NO_REACTOR);
+	expect_contains(gyre_last_error(), "gyre_offload");
+	expect_status(gyre_call(rt, prep_that_offloads, &status, NULL), GYRE_OK);
+	expect_status(status, GYRE_WOULD_DEADLOCK);
+	test_block_on(rt, task_refused, NULL);
+	expect_status(gyre_close(rt), GYRE_OK);
+	expect_status(gyre_offload(rt, offloaded_square, NULL, &result), GYRE_CLOSED);
+	expect_eq(result, 4711);
+	gyre_free(rt);
+}
+
+static int offloaded_into_another(void *arg)
+{
+	struct gyre *other = arg;
+
+	return offload(other, offloaded_square, (void *)5);
+}
+
+static int task_into_another(void *arg)
+{
+	expect_eq(offload(arg, offloaded_square, (void *)4), 16);
+	expect_eq(offload(arg, offloaded_into_another, arg), 25);
+	return 0;
+}
+
+TEST(another_runtimes_helpers_may_be_used)
+{
+	struct gyre *rt = open_with_helpers(1), *other = open_with_helpers(2);
+
+	test_block_on(rt, task_into_another, other);
+	expect_eq(offload(rt, offloaded_into_another, other), 25);
+	gyre_free(rt);
+	gyre_free(other);
+}
+
+TEST_MAIN()
