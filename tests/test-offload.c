@@ -619,7 +619,7 @@ static int bad_descriptor(enum gyre__fault_call call, int fd, const void *site, 
 TEST(eventfd_that_the_host_has_closed_is_not_written_again)
 {
 	struct gyre__offload *pool;
-	struct piece pieces[WORKS] = { { NULL } };
+	struct piece pieces[WORKS] = { { 0 } };
 	_Atomic int bad = -1;
 	unsigned i;
 
