@@ -275,18 +275,18 @@ bool gyre__thread_reads_cache(int fd)
 	struct gyre__cache_hint *hint = hint_for(fd);
 	int flags;
 
-	if (gyre__likely(hint->fd_plus_1 == fd + 1 && hint->left > 0)) {
+	if (gyre__likely(hint->fd == fd && hint->left > 0)) {
 		hint->left--;
 		return hint->try;
 	}
 	flags = gyre__sys->fd_flags(fd);
-	*hint = (struct gyre__cache_hint){ fd + 1, flags >= 0 && !(flags & O_DIRECT), CACHE_HINT_USES };
+	*hint = (struct gyre__cache_hint){ fd, flags >= 0 && !(flags & O_DIRECT), CACHE_HINT_USES };
 	return hint->try;
 }
 
 void gyre__thread_note_no_cache(int fd)
 {
-	*hint_for(fd) = (struct gyre__cache_hint){ fd + 1, false, UINT8_MAX };
+	*hint_for(fd) = (struct gyre__cache_hint){ fd, false, UINT8_MAX };
 }
 
 /* ------------------------------------------------------------ for all -- */

@@ -32,9 +32,9 @@ struct gyre__home {
 
 /* Whether reads of a descriptor may look into the page cache first. */
 struct gyre__cache_hint {
-	int fd_plus_1;
+	int fd;
 	bool try;
-	uint8_t left;			/* uses before it is looked up again, as numbers are used again */
+	uint8_t left;			/* uses before it is looked up again, as numbers are used again; 0: unknown */
 };
 
 #define GYRE__CACHE_HINTS	64
