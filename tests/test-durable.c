@@ -162,9 +162,10 @@ TEST(every_method_is_tried_and_one_is_learnt)
 	for (i = 0; i < 12 * 32; i++)
 		expect_eq(gyre_write_durable(rt, fd, block, BLOCK, i % 64 * BLOCK), BLOCK);
 	stats = test_stats(rt);
-	expect_ge(stats.durable_by_dsync, 24);
+	/* Three phases of 16 writes each, of which a quarter may do. */
+	expect_ge(stats.durable_by_dsync, 12);
 	expect_eq(stats.durable_by_ring, 0);	/* of no use to one caller */
-	expect_ge(stats.durable_by_group, 24);
+	expect_ge(stats.durable_by_group, 12);
 	expect_eq(stats.durable_writes, 384);
 	expect_eq(stats.durable_flushes, 384);
 	out = memfd_create("dump", MFD_CLOEXEC);
