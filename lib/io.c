@@ -55,28 +55,36 @@ static int without_hints(int rw_flags)
 	return rw_flags & ~RWF_HIPRI;
 }
 
+/* That the kernel has read from the vector shows that it is one. */
+static size_t wanted(const struct io_call *call)
+{
+	size_t len = call->len;
+	int i;
+
+	for (i = 0; i < call->iovcnt; i++)
+		len += call->iov[i].iov_len;
+	return len;
+}
+
 /*
  * In a task: whatever may block goes to the ring. What the page cache holds cannot,
  * but only a try shows whether it does; and a read past the page cache must not
- * even be tried, as it is waited for.
+ * even be tried, as it is waited for. Nor one that moves the descriptor's place, from
+ * where the ring would have to read again what the try had read in part.
  */
 static bool read_from_cache(const struct io_call *call, ssize_t *ret_res)
 {
 	struct iovec one = { call->buf, call->len };
-	size_t len = call->len;
 	ssize_t res;
-	int i;
 
-	if (!gyre__thread_reads_cache(call->fd))
+	if (call->offset < 0 || !gyre__thread_reads_cache(call->fd))
 		return false;
-	if (call->iov)
-		for (i = 0, len = 0; i < call->iovcnt; i++)
-			len += call->iov[i].iov_len;
-	res = gyre__sys->preadv2(call->fd, call->iov ? call->iov : &one, call->iov ? call->iovcnt : 1,
-				 call->offset, without_hints(call->flags) | RWF_NOWAIT);
+	res = gyre__sys->preadv2(call->fd, call->iovcnt ? call->iov : &one,
+				 call->iovcnt ? call->iovcnt : 1, call->offset,
+				 without_hints(call->flags) | RWF_NOWAIT);
 	if (res == -EOPNOTSUPP)
 		gyre__thread_note_no_cache(call->fd);
-	if (res == -EOPNOTSUPP || res == -EAGAIN || (res > 0 && (size_t)res < len))
+	if (res == -EOPNOTSUPP || res == -EAGAIN || (res > 0 && (size_t)res < wanted(call)))
 		return false;		/* or the rest of it is not there */
 	*ret_res = res;
 	return true;

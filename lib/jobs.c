@@ -356,7 +356,23 @@ static struct gyre__worker *choose(struct gyre__thread *self, struct gyre *rt,
 	return gyre__crew_choose(rt->crew, &gyre__thread_home(self, rt)->worker);
 }
 
-/* GYRE_OK: it is the worker's now, or has been answered. */
+/* On the calling task's own worker it is known at once whether it has begun. */
+static enum gyre_status start_at_home(struct spawned *spawned)
+{
+	struct gyre_job *handle = &spawned->handle;
+	enum gyre_status status = GYRE_OK;
+
+	gyre__fetch_add(&spawned->refs, 1, relaxed);	/* to look at it after */
+	gyre__job_start(handle->home, handle);
+	/* What else may have become of it so soon is for who waits. */
+	if (gyre__job_has_ended(handle) && handle->status == GYRE_NO_MEMORY)
+		status = GYRE_NO_MEMORY;
+	else
+		spawned_unref(handle);
+	return status;
+}
+
+/* GYRE_OK: it is the worker's now. Else it never began, and the job's reference is given up. */
 static enum gyre_status send_spawned(struct gyre__thread *self, struct gyre *rt,
 				     struct spawned *spawned, const struct gyre_job_options *options)
 {
@@ -369,10 +385,8 @@ static enum gyre_status send_spawned(struct gyre__thread *self, struct gyre *rt,
 		if (!worker)
 			return GYRE_WORKER_DEAD;
 		spawned->handle.home = &worker->tasks;
-		if (self->task && worker == self->worker) {
-			gyre__job_start(&worker->tasks, &spawned->handle);
-			return GYRE_OK;
-		}
+		if (self->task && worker == self->worker)
+			return start_at_home(spawned);
 		status = gyre__ring_send(&worker->ring, &spawned->start, &woken);
 	} while (status == GYRE_WORKER_DEAD && !options->worker);
 	return status;
@@ -646,10 +660,13 @@ static enum gyre_status wait_for_end(struct gyre__thread *self, struct gyre_job 
 
 	if (gyre__job_has_ended(handle))
 		return GYRE_OK;
-	if (timeout_ns == 0)
-		return wait_busy(GYRE_TIMED_OUT);
 	if (self->task && gyre__task_may_wait(self->task) != GYRE_OK)
 		return wait_busy(GYRE_CANCELLED);
+	/* Who asks again and again must not keep the job from what it is asked for. */
+	if (timeout_ns == 0 && self->task)
+		gyre__task_yield(self->task);
+	if (timeout_ns == 0)
+		return gyre__job_has_ended(handle) ? GYRE_OK : wait_busy(GYRE_TIMED_OUT);
 	status = begin_waiting(self, handle);
 	if (status == GYRE_BUSY)
 		return wait_busy(GYRE_BUSY);

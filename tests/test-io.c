@@ -404,6 +404,7 @@ static const struct row rows[] = {
 	{ "preadv2 3 x 10 at 0", do_preadv2, .len = 10, .iovcnt = 3 },
 	{ "preadv2 3 x 10 here", do_preadv2, .len = 10, .iovcnt = 3, .offset = -1 },
 	{ "preadv2 3 x 40 at 50", do_preadv2, .len = 40, .iovcnt = 3, .offset = 50 },
+	{ "preadv2 3 x 40 here", do_preadv2, .len = 40, .iovcnt = 3, .offset = -1 },
 	{ "preadv2 1 x 8 here", do_preadv2, .len = 8, .iovcnt = 1, .offset = -1 },
 	{ "preadv2 1 x 0 at 0", do_preadv2, .len = 0, .iovcnt = 1 },
 	{ "preadv2 of nothing", do_preadv2, .len = 10, .iovcnt = 0 },
@@ -480,6 +481,7 @@ struct outcome {
 	char held[BUF_LEN];
 	ssize_t holds;
 	int errno_changed;
+	enum gyre_status status;
 };
 
 static void observe(const struct subject *subject, struct outcome *outcome)
@@ -531,6 +533,7 @@ static void make_call(struct gyre *rt, const struct row *row, const struct subje
 	outcome->result = row->fn(rt, &a);
 	if (rt && errno != 4711)
 		outcome->errno_changed = 1;
+	outcome->status = rt ? gyre_last_status() : GYRE_OK;
 	free(many);
 }
 
@@ -541,6 +544,20 @@ static void run_case(struct gyre *rt, unsigned s, const struct row *row, struct 
 	make_call(rt, row, &subject, outcome);
 	observe(&subject, outcome);
 	subject_close(&subject);
+}
+
+struct in_task {
+	unsigned subject;
+	const struct row *row;
+	struct outcome *outcome;
+};
+
+static int task_case(void *arg)
+{
+	const struct in_task *in_task = arg;
+
+	run_case(gyre_current(), in_task->subject, in_task->row, in_task->outcome);
+	return 0;
 }
 
 /*
@@ -583,29 +600,34 @@ static const char *difference(const struct outcome *got, const struct outcome *w
 		return "tells other things of the file";
 	if (got->errno_changed)
 		return "changes errno";
-	if (gyre_last_status() != GYRE_OK)
+	if (got->status != GYRE_OK)
 		return "takes the kernel's answer for the runtime's";
 	return NULL;
 }
 
 /* What differs on one kind of descriptor; NULL: nothing does. */
-static const char *compare(struct gyre *rt, bool ring, unsigned s, const struct row *row)
+static const char *compare(struct gyre *rt, bool in_task, bool ring, unsigned s,
+			   const struct row *row)
 {
 	struct outcome want, got;
+	struct in_task arg = { s, row, &got };
 
 	/* The plain call may raise SIGPIPE; the library's may not. */
 	signal(SIGPIPE, SIG_IGN);
 	run_case(NULL, s, row, &want);
 	signal(SIGPIPE, SIG_DFL);
-	run_case(rt, s, row, &got);
+	if (in_task)
+		test_block_on(rt, task_case, &arg);
+	else
+		run_case(rt, s, row, &got);
 	return difference(&got, &want, ring);
 }
 
 /* One line for each row that differs anywhere, and the test fails in the end. */
-static void compare_everything(const char *route)
+static void compare_everything(const char *route, bool in_task)
 {
 	const unsigned count = sizeof(subjects) / sizeof(subjects[0]);
-	const bool ring = strcmp(route, "ring") == 0;
+	const bool ring = strcmp(route, "ring") == 0 || (in_task && strcmp(route, "auto") == 0);
 	struct gyre *rt = open_with_route(route);
 	unsigned s, r, rows_that_differ = 0;
 
@@ -618,7 +640,7 @@ static void compare_everything(const char *route)
 
 			test_row("%s on %s by %s", rows[r].what, subjects[s].name, route);
 			differs = cannot_be_tried(s, &rows[r], ring) ?
-				  NULL : compare(rt, ring, s, &rows[r]);
+				  NULL : compare(rt, in_task, ring, s, &rows[r]);
 			if (differs && differ++ == 0)
 				snprintf(first, sizeof(first), "%s %s", subjects[s].name, differs);
 		}
@@ -634,17 +656,32 @@ static void compare_everything(const char *route)
 
 TEST(every_call_on_every_descriptor_answers_as_the_system_call_does_by_the_caller)
 {
-	compare_everything("caller");
+	compare_everything("caller", false);
 }
 
 TEST(every_call_on_every_descriptor_answers_as_the_system_call_does_by_the_ring)
 {
-	compare_everything("ring");
+	compare_everything("ring", false);
 }
 
 TEST(every_call_on_every_descriptor_answers_as_the_system_call_does_by_itself)
 {
-	compare_everything("auto");
+	compare_everything("auto", false);
+}
+
+TEST(every_call_on_every_descriptor_answers_in_a_task_as_the_system_call_does_by_the_caller)
+{
+	compare_everything("caller", true);
+}
+
+TEST(every_call_on_every_descriptor_answers_in_a_task_as_the_system_call_does_by_the_ring)
+{
+	compare_everything("ring", true);
+}
+
+TEST(every_call_on_every_descriptor_answers_in_a_task_as_the_system_call_does_by_itself)
+{
+	compare_everything("auto", true);
 }
 
 /* ----------------------------------------------------- routes are used -- */

@@ -1226,7 +1226,8 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret);
  * GYRE_CANCELLED: it was cancelled, did not return in time, and was dropped.
  * GYRE_INVALID: not a task of this worker, or one that was joined; of another
  * job; or another task joins it already, and it stays that one's.
- * GYRE_WOULD_DEADLOCK: it is the current one, or waits through joins for it.
+ * GYRE_WOULD_DEADLOCK: it is the current one, or waits for it, through joins or
+ * for a worker local that it makes.
  * GYRE_NO_REACTOR.
  *
  * Since: 0.1
