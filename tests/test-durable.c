@@ -162,9 +162,10 @@ TEST(every_method_is_tried_and_one_is_learnt)
 	for (i = 0; i < 12 * 32; i++)
 		expect_eq(gyre_write_durable(rt, fd, block, BLOCK, i % 64 * BLOCK), BLOCK);
 	stats = test_stats(rt);
-	expect_ge(stats.durable_by_dsync, 24);
+	/* Three phases of 16 writes each, of which a quarter may do. */
+	expect_ge(stats.durable_by_dsync, 12);
 	expect_eq(stats.durable_by_ring, 0);	/* of no use to one caller */
-	expect_ge(stats.durable_by_group, 24);
+	expect_ge(stats.durable_by_group, 12);
 	expect_eq(stats.durable_writes, 384);
 	expect_eq(stats.durable_flushes, 384);
 	out = memfd_create("dump", MFD_CLOEXEC);
@@ -638,7 +639,8 @@ static void start_meanwhile(struct meanwhile *meanwhile, struct test_crew *crew)
 {
 	struct gate *gate = &meanwhile->gate;
 
-	gate->rt = open_faulty("caller");
+	if (!gate->rt)
+		gate->rt = open_faulty("caller");
 	gate->fd = test_file(10);
 	gyre__fault_hook(GYRE__FAULT_fdatasync, stop_at_gate, gate);
 	test_crew_start(crew, 2, flush_and_write, meanwhile);
@@ -707,11 +709,14 @@ TEST(a_reset_tells_all_who_are_inside_of_what_a_ring_has_noted)
 
 static struct gyre__sys pausing;
 static const struct gyre__sys *paused;
-static atomic_uint *pauses;
+static atomic_uint *_Atomic pauses;	/* NULL: nobody counts yet */
 
 static void count_pauses(uint64_t ns)
 {
-	atomic_fetch_add(pauses, 1);
+	atomic_uint *count = atomic_load(&pauses);
+
+	if (count)
+		atomic_fetch_add(count, 1);
 	paused->sleep_ns(ns);
 }
 
@@ -741,26 +746,30 @@ TEST(gyre_close_fd_waits_for_flushes_and_for_who_waits_behind_them)
 	struct meanwhile meanwhile = { .rc = 1 };
 	struct test_crew crew, closer;
 
-	start_meanwhile(&meanwhile, &crew);
-	pauses = &meanwhile.pauses;
+	gyre__fault_install();
 	paused = gyre__sys;
 	pausing = *paused;
 	pausing.sleep_ns = count_pauses;
 	gyre__sys = &pausing;
+	meanwhile.gate.rt = open_routed("caller");
+	start_meanwhile(&meanwhile, &crew);
+	atomic_store(&pauses, &meanwhile.pauses);
 	gyre__fault_hook(GYRE__FAULT_close, note_close, &meanwhile);
 	test_crew_start(&closer, 1, close_meanwhile, &meanwhile);
 	await(atomic_load(&meanwhile.pauses) > 1 || atomic_load(&meanwhile.closed));
 	atomic_store(&meanwhile.gate.open, true);
 	test_crew_join(&closer);
 	test_crew_join(&crew);
-	gyre__sys = paused;
+	atomic_store(&pauses, NULL);
 	gyre__fault_hook(GYRE__FAULT_close, NULL, NULL);
 	gyre__fault_hook(GYRE__FAULT_fdatasync, NULL, NULL);
 	expect_eq(meanwhile.rc, 0);
 	expect(!atomic_load(&meanwhile.early));
 	expect_eq(meanwhile.gate.res[0], 0);
 	expect_eq(meanwhile.gate.res[1], 3);
-	close_faulty(meanwhile.gate.rt);
+	gyre_free(meanwhile.gate.rt);
+	gyre__sys = paused;
+	gyre__fault_remove();
 }
 
 /* ------------------------------------------------ a file system without RWF_DSYNC -- */
