@@ -322,6 +322,21 @@ static int error_of(const struct party *party)
 	return party->res;
 }
 
+static void flush_by_ring(struct party *leader)	/* where the law is kept as well */
+{
+	leader->res = (int)gyre__bridge_call_device(leader->self, leader->rt, leader->function,
+						    prep_flush, leader);
+	leader->status = leader->self->last_status;
+	leader->effect = leader->self->last_effect;
+	leader->found_failed = leader->status == GYRE_OK && leader->effect == GYRE_EFFECT_NONE;
+}
+
+static void flush_here(struct party *leader)
+{
+	leader->res = leader->full ? gyre__sys->fsync(leader->fd) :
+				     gyre__sys->fdatasync(leader->fd);
+}
+
 /* One flush, never repeated, and what it means: by the law of failed flushes. */
 static void flush(struct gyre__failed *failed, struct party *leader)
 {
@@ -335,21 +350,13 @@ static void flush(struct gyre__failed *failed, struct party *leader)
 		leader->res = error;
 		return;
 	}
-	if (leader->by_ring) {		/* where the law is kept as well */
-		leader->res = (int)gyre__bridge_call_device(leader->self, leader->rt,
-							    leader->function, prep_flush, leader);
-		leader->status = leader->self->last_status;
-		leader->effect = leader->self->last_effect;
-		leader->found_failed = leader->status == GYRE_OK &&
-				       leader->effect == GYRE_EFFECT_NONE;
-		leader->flush_error = error_of(leader);
-		return;
-	}
-	leader->res = leader->full ? gyre__sys->fsync(leader->fd) :
-				     gyre__sys->fdatasync(leader->fd);
+	if (leader->by_ring)
+		flush_by_ring(leader);
+	else
+		flush_here(leader);
 	leader->flush_error = error_of(leader);
-	if (leader->res >= 0) {
-		leader->res = gyre__failed_look(failed, leader->fd);
+	if (leader->res >= 0) {		/* a ring would forgive that the descriptor is closed by now */
+		leader->res = gyre__failed_look_open(failed, leader->fd);
 		leader->found_failed = leader->res < 0;
 	}
 }
@@ -377,6 +384,9 @@ static int report_flush(const struct party *party, enum gyre_effect effect)
 	if (party->status != GYRE_OK)
 		gyre__fail_effect(party->function, party->status, effect, "the flush: %s",
 				  gyre_status_text(party->status));
+	else if (party->found_failed && party->res == -EBADF)
+		gyre__remark(party->function, effect, "the descriptor was closed meanwhile, and flushes "
+			     "of some files have failed: whether of this one, cannot be told");
 	else if (party->found_failed)
 		gyre__remark(party->function, effect, "a flush of this file has failed before (%s), and "
 			     "what it covered may be lost: gyre_durable_reset() once that is mended",
@@ -511,7 +521,7 @@ static void judge_dsync(struct gyre__failed *failed, struct party *party)
 	party->effect = party->self->last_effect;
 	party->flush_error = error_of(party);
 	if (party->res >= 0) {
-		party->res = gyre__failed_look(failed, party->fd);
+		party->res = gyre__failed_look_open(failed, party->fd);
 		party->found_failed = party->res < 0;
 	}
 }

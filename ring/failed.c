@@ -110,19 +110,26 @@ void gyre__failed_mark(struct gyre__failed *failed, int fd, int error)
 	gyre__sys->mutex_unlock(&failed->lock);
 }
 
-int gyre__failed_find(struct gyre__failed *failed, int fd)
+int gyre__failed_find_open(struct gyre__failed *failed, int fd)
 {
 	const struct gyre__failed_row *row;
 	struct gyre__inode inode;
 	int rc = inode_of(fd, &inode), error;
 
-	if (rc == -EBADF || rc == NO_MEDIUM)	/* the call itself will say so */
+	if (rc == NO_MEDIUM)
 		return 0;
 	gyre__sys->mutex_lock(&failed->lock);
 	row = rc == 0 ? row_of(failed, &inode) : NULL;
 	error = row ? row->error : rc < 0 ? rc : failed->full;
 	gyre__sys->mutex_unlock(&failed->lock);
 	return error;
+}
+
+int gyre__failed_find(struct gyre__failed *failed, int fd)
+{
+	int error = gyre__failed_find_open(failed, fd);
+
+	return error == -EBADF ? 0 : error;
 }
 
 int gyre__failed_forget(struct gyre__failed *failed, int fd)

@@ -64,12 +64,25 @@ bool gyre__is_write_failure(int error);
 /* The flush of fd's file has failed with error. Nothing, if it has no medium. */
 void gyre__failed_mark(struct gyre__failed *failed, int fd, int error);
 
-/* 0, or the negative errno that the flush of fd's file has failed with. */
+/*
+ * 0, or the negative errno that the flush of fd's file has failed with, or with
+ * which it cannot be told. 0 as well if fd is not open: the call that comes next
+ * will say so.
+ */
 int gyre__failed_find(struct gyre__failed *failed, int fd);
+
+/* The same when no call comes any more: -EBADF if fd is not open, as nobody else says so. */
+int gyre__failed_find_open(struct gyre__failed *failed, int fd);
 
 static inline int gyre__failed_look(struct gyre__failed *failed, int fd)
 {
 	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ? 0 : gyre__failed_find(failed, fd);
+}
+
+static inline int gyre__failed_look_open(struct gyre__failed *failed, int fd)
+{
+	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ? 0 :
+								      gyre__failed_find_open(failed, fd);
 }
 
 /* 0; -ENOSPC: every file counts as failed, and so does this one still; or a negative errno of statx(). */

@@ -49,7 +49,7 @@ static const struct {
 	[GYRE__FAULT_munmap] = { 0, { ENOMEM, EINVAL } },
 	[GYRE__FAULT_madvise] = { 0, { ENOMEM, EAGAIN, EACCES, EBADF, EINVAL, EIO, EPERM } },
 	[GYRE__FAULT_mprotect] = { NOT_CALLED, { ENOMEM, EACCES, EINVAL } },
-	[GYRE__FAULT_mincore] = { NOT_CALLED, { ENOMEM, EAGAIN, EFAULT, EINVAL } },
+	[GYRE__FAULT_mincore] = { 0, { ENOMEM, EAGAIN, EFAULT, EINVAL } },
 	[GYRE__FAULT_eventfd] = { RESOURCE, { EMFILE, ENFILE, ENOMEM, ENODEV, EINVAL } },
 	[GYRE__FAULT_eventfd_read] = { 0, { EBADF, EIO, EINVAL } },
 	[GYRE__FAULT_eventfd_write] = { BEYOND_WAKING, { EAGAIN, EBADF, EIO, EINVAL } },

@@ -62,6 +62,7 @@ static const struct sim_scenario scenario_table[] = {
 	{ "jobs-visit", "gyre_free while a task of another runtime is inside", scenario_jobs_visit,
 	  false },
 	{ "program", "one thread that calls each function of the library", scenario_program, false },
+	{ "program-task", "a task that calls what only tasks can", scenario_program_task, false },
 	{ "offload", "threads that push work to helpers, and others that close the pool",
 	  scenario_offload, false },
 };

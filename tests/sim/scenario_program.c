@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -257,4 +258,86 @@ void scenario_program(void *arg)
 	sim_scenario_close(play.pipe[1]);
 	sim_scenario_close(play.file);
 	unsetenv("GYRE_ROUTE");
+}
+
+/* ------------------------------------------------------ and a job's tasks -- */
+
+#define BIG	((size_t)256 << 10)	/* more than an arena's chunk: mapped by itself */
+#define MANY	70		/* of so many stacks that come back, one is looked at */
+
+static void *make_value(void *arg)
+{
+	return arg;
+}
+
+static void destroy_value(void *value)
+{
+	(void)value;
+}
+
+static struct gyre_local local = GYRE_LOCAL_INIT(make_value, destroy_value, &play);
+
+static void prep_polls(struct io_uring_sqe *sqe, void *arg)
+{
+	(void)arg;
+	io_uring_prep_poll_multishot(sqe, play.pipe[0], POLLIN);
+}
+
+static void read_in_a_task(void)
+{
+	unsigned before = sim_failures_met();
+	ssize_t res;
+
+	sim_lend(play.bytes, sizeof(play.bytes), NULL);
+	res = gyre_pread(play.rt, play.file, play.bytes[0], BYTES, 0);
+	sim_take_back(play.bytes);
+	/* Whether the page cache has it is asked first, and the ring if that cannot be told. */
+	check_io("gyre_pread in a task", res, res >= 0 ? sim_failures_met() : before);
+}
+
+static int do_nothing(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+static int use_a_task(void *arg)
+{
+	struct gyre_stream *stream;
+	enum gyre_status status;
+	unsigned i;
+	void *value;
+
+	(void)arg;
+	for (i = 0; i < MANY; i++) {
+		CHECK_STATUS(gyre_go(do_nothing, NULL, NULL));
+		gyre_yield();
+	}
+	if (!gyre_alloc(BIG))
+		CHECK_STATUS(gyre_last_status());
+	CHECK_STATUS(gyre_local_get(&local, &value));
+	read_in_a_task();
+	status = gyre_stream_open(prep_polls, NULL, &stream);
+	check_status("gyre_stream_open", status);
+	if (status == GYRE_OK)
+		gyre_stream_close(stream);
+	return 0;
+}
+
+void scenario_program_task(void *arg)
+{
+	(void)arg;
+	memset(&play, 0, sizeof(play));
+	memset(local.internal, 0, sizeof(local.internal));
+	play.on_ring = true;		/* a task's calls are the ring's */
+	sim_scenario_pipe(play.pipe);
+	play.file = sim_scenario_file("the contents of a file, forty bytes long", FILE_BYTES);
+	if (sim_open(1, sim_random(SIM_MS), &play.rt)) {
+		CHECK_STATUS(gyre_block_on(play.rt, use_a_task, NULL, NULL, NULL));
+		sim_close_runtime(play.rt);
+		gyre_free(play.rt);
+	}
+	sim_scenario_close(play.pipe[0]);
+	sim_scenario_close(play.pipe[1]);
+	sim_scenario_close(play.file);
 }
