@@ -338,6 +338,7 @@ enum gyre_status gyre_local_get(struct gyre_local *local, void **ret)
 /* --------------------------------------------------------------- memory -- */
 
 /* In words: why there was none. */
+__attribute__((__cold__, __noinline__))
 static void *refuse_memory(const char *function, size_t size)
 {
 	const struct gyre__task *task = gyre__current_task();
@@ -350,14 +351,25 @@ static void *refuse_memory(const char *function, size_t size)
 	return NULL;
 }
 
+/* Apart, for what is usual to need no frame. */
+__attribute__((__noinline__))
+static void *alloc_slow(size_t size)
+{
+	const struct gyre__task *task = gyre__current_task();
+	void *ptr = task ? gyre__arena_alloc_slow(&task->job->arena, size, GYRE__ARENA_ALIGN) : NULL;
+
+	return ptr ? ptr : refuse_memory("gyre_alloc", size);
+}
+
 void *gyre_alloc(size_t size)
 {
 	const struct gyre__thread *self = gyre__self();
-	void *ptr = NULL;
+	void *ptr;
 
-	if (gyre__likely(self && self->running.task))
-		ptr = gyre__arena_alloc(self->running.arena, size);
-	return gyre__likely(ptr) ? ptr : refuse_memory(__func__, size);
+	if (gyre__unlikely(!self || !self->running.task))
+		return alloc_slow(size);
+	ptr = gyre__arena_try(self->running.arena, size);
+	return gyre__likely(ptr) ? ptr : alloc_slow(size);
 }
 
 void *gyre_alloc_aligned(size_t size, size_t align)
