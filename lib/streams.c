@@ -90,13 +90,13 @@ static int open_on_ring(struct gyre__task *task, struct gyre_stream *stream, gyr
 			void *arg, size_t buffer_size, unsigned buffers,
 			enum gyre__refusal *ret_refusal)
 {
-	struct gyre__running *running = task->home->running;
+	struct gyre__running *running = task->home->running, before = *running;
 	int rc;
 
-	running->task = NULL;
+	*running = (struct gyre__running){ NULL, NULL };
 	rc = gyre__stream_open(task->home->ring, &stream->stream, prep, arg, buffer_size, buffers,
 			       ret_refusal);
-	running->task = task;
+	*running = before;
 	return rc;
 }
 

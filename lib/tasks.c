@@ -121,22 +121,13 @@ bool gyre__is_circle(const struct gyre__task *target, struct gyre__task *task)
 	return joins(target, task) || gyre__job_waits_for(task->job, target->job->handle);
 }
 
-static enum gyre_status check_join(struct gyre__task *task, const struct gyre__task_slot *slot)
+/* Of a task of the same job that has not ended. */
+static enum gyre_status check_join(struct gyre__task *task, const struct gyre__task *target)
 {
-	const struct gyre__task *target;
-
-	if (!slot)
-		return gyre__fail("gyre_join", GYRE_INVALID, "not a task of this worker, or one that was "
-				  "joined already");
-	target = slot->owner;
-	if ((slot->ended ? slot->owner : target->job) != task->job)
-		return gyre__fail("gyre_join", GYRE_INVALID, "the task belongs to another job");
-	if (slot->ended)
-		return GYRE_OK;
 	if (joins(target, task))
 		return gyre__fail("gyre_join", GYRE_WOULD_DEADLOCK, "%s", target == task ?
 				  "a task cannot wait for its own end" :
-				  "that task waits, through joins or a worker local, for this one");
+				  "that task waits, through joins, for the end of this one");
 	if (target->joiner)
 		return gyre__fail("gyre_join", GYRE_INVALID, "another task joins it already");
 	return GYRE_OK;
@@ -146,16 +137,6 @@ static void interrupt_join(struct gyre__task *task, struct gyre__wait *wait)
 {
 	(void)wait;
 	gyre__task_cancel(task->joining);
-}
-
-/* In a task that was cancelled, what is joined is cancelled, too, and then waited for all the same. */
-static void wait_for(struct gyre__task *task, struct gyre__task *target)
-{
-	struct gyre__wait wait = { .what = "gyre_join", .interrupt = interrupt_join };
-
-	target->joiner = task;
-	task->joining = target;
-	gyre__task_park(task, &wait);
 }
 
 static enum gyre_status report_join(struct gyre__task *task, enum gyre__task_end end, int result,
@@ -170,31 +151,47 @@ static enum gyre_status report_join(struct gyre__task *task, enum gyre__task_end
 	return GYRE_OK;
 }
 
+/* In a task that was cancelled, what is joined is cancelled, too, and then waited for all the same. */
+static enum gyre_status wait_and_join(struct gyre__task *task, struct gyre__task *target,
+				      bool cancelled, int *ret_result)
+{
+	struct gyre__wait wait = { .what = "gyre_join", .interrupt = interrupt_join };
+	enum gyre_status status = check_join(task, target);
+
+	if (gyre__unlikely(status != GYRE_OK))
+		return status;
+	if (gyre__unlikely(cancelled))
+		gyre__task_cancel(target);
+	target->joiner = task;
+	task->joining = target;
+	gyre__task_park(task, &wait);
+	return report_join(task, task->joined_end, task->joined_result, ret_result);
+}
+
 enum gyre_status gyre_join(struct gyre_task *handle, int *ret_result)
 {
-	struct gyre__task *task = gyre__current_task();
+	struct gyre__task *task = gyre__current_task(), *target;
 	struct gyre__task_slot *slot;
-	enum gyre_status status;
+	enum gyre__task_end end;
 	bool cancelled;
+	int result;
 
 	if (gyre__unlikely(!task))
 		return refuse_no_task(__func__);
 	cancelled = gyre__task_may_wait(task) != GYRE_OK;
 	slot = gyre__task_find(task->home, handle);
-	status = check_join(task, slot);
-	if (gyre__unlikely(status != GYRE_OK))
-		return status;
-	if (slot->ended) {
-		enum gyre__task_end end = (enum gyre__task_end)slot->end;
-		int result = slot->result;
-
-		gyre__task_slot_free(task->home, slot);
-		return report_join(task, end, result, ret_result);
-	}
-	if (gyre__unlikely(cancelled))
-		gyre__task_cancel(slot->owner);
-	wait_for(task, gyre__task_find(task->home, handle)->owner);
-	return report_join(task, task->joined_end, task->joined_result, ret_result);
+	if (gyre__unlikely(!slot))
+		return gyre__fail(__func__, GYRE_INVALID, "not a task of this worker, or one that was "
+				  "joined already");
+	target = slot->owner;
+	if (gyre__unlikely((slot->ended ? slot->owner : target->job) != task->job))
+		return gyre__fail(__func__, GYRE_INVALID, "the task belongs to another job");
+	if (!slot->ended)
+		return wait_and_join(task, target, cancelled, ret_result);
+	end = (enum gyre__task_end)slot->end;
+	result = slot->result;
+	gyre__task_slot_free(task->home, slot);
+	return report_join(task, end, result, ret_result);
 }
 
 static void interrupt_join_all(struct gyre__task *task, struct gyre__wait *wait)
@@ -338,6 +335,7 @@ enum gyre_status gyre_local_get(struct gyre_local *local, void **ret)
 /* --------------------------------------------------------------- memory -- */
 
 /* In words: why there was none. */
+__attribute__((__cold__, __noinline__))
 static void *refuse_memory(const char *function, size_t size)
 {
 	const struct gyre__task *task = gyre__current_task();
@@ -350,14 +348,25 @@ static void *refuse_memory(const char *function, size_t size)
 	return NULL;
 }
 
+/* Apart, for what is usual to need no frame. */
+__attribute__((__noinline__))
+static void *alloc_slow(size_t size)
+{
+	const struct gyre__task *task = gyre__current_task();
+	void *ptr = task ? gyre__arena_alloc_slow(&task->job->arena, size, GYRE__ARENA_ALIGN) : NULL;
+
+	return ptr ? ptr : refuse_memory("gyre_alloc", size);
+}
+
 void *gyre_alloc(size_t size)
 {
 	const struct gyre__thread *self = gyre__self();
-	void *ptr = NULL;
+	void *ptr;
 
-	if (gyre__likely(self && self->running.task))
-		ptr = gyre__arena_alloc(self->running.arena, size);
-	return gyre__likely(ptr) ? ptr : refuse_memory(__func__, size);
+	if (gyre__unlikely(!self || !self->running.arena))
+		return alloc_slow(size);
+	ptr = gyre__arena_try(self->running.arena, size);
+	return gyre__likely(ptr) ? ptr : alloc_slow(size);
 }
 
 void *gyre_alloc_aligned(size_t size, size_t align)

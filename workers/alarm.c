@@ -15,15 +15,11 @@ void gyre__alarms_done(struct gyre__alarms *alarms)
 	*alarms = (struct gyre__alarms){ 0 };
 }
 
-bool gyre__alarms_reserve(struct gyre__alarms *alarms)
+bool gyre__alarms_grow(struct gyre__alarms *alarms)
 {
 	struct gyre__alarm_entry *heap;
 	uint32_t room = alarms->room ? 2 * alarms->room : ROOM_FIRST;
 
-	if (gyre__likely(alarms->reserved < alarms->room)) {
-		alarms->reserved++;
-		return true;
-	}
 	heap = gyre__zalloc(room * sizeof(*heap));
 	if (!heap)
 		return false;
@@ -32,7 +28,6 @@ bool gyre__alarms_reserve(struct gyre__alarms *alarms)
 	gyre__free(alarms->heap);
 	alarms->heap = heap;
 	alarms->room = room;
-	alarms->reserved++;
 	return true;
 }
 

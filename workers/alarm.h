@@ -30,7 +30,14 @@ struct gyre__alarms {
 void gyre__alarms_done(struct gyre__alarms *alarms);
 
 /* One more alarm may be set. False: no memory. Given back by gyre__alarms_release(). */
-bool gyre__alarms_reserve(struct gyre__alarms *alarms);
+bool gyre__alarms_grow(struct gyre__alarms *alarms);
+static inline bool gyre__alarms_reserve(struct gyre__alarms *alarms)
+{
+	if (__builtin_expect(alarms->reserved == alarms->room, 0) && !gyre__alarms_grow(alarms))
+		return false;
+	alarms->reserved++;
+	return true;
+}
 static inline void gyre__alarms_release(struct gyre__alarms *alarms)
 {
 	alarms->reserved--;

@@ -98,11 +98,10 @@ static inline size_t gyre__arena_used(const struct gyre__arena *arena)
 }
 
 /*
- * NULL: past max, or no memory. No size is too large to ask for, and zero gives an
- * address of its own. Both ends of what is free are aligned: what a size below
- * that leaves has room for its padding.
+ * From what is free at hand. NULL: that is not enough, and nothing has changed.
+ * Both ends of it are aligned: what a size below it leaves has room for its padding.
  */
-static inline void *gyre__arena_alloc(struct gyre__arena *arena, size_t size)
+static inline void *gyre__arena_try(struct gyre__arena *arena, size_t size)
 {
 #ifndef GYRE__ARENA_ASAN
 	char *at = arena->at;
@@ -111,8 +110,22 @@ static inline void *gyre__arena_alloc(struct gyre__arena *arena, size_t size)
 		arena->at = at + ((size + GYRE__ARENA_ALIGN - 1) & -(size_t)GYRE__ARENA_ALIGN);
 		return at;
 	}
+#else
+	(void)arena;
+	(void)size;
 #endif
-	return gyre__arena_alloc_slow(arena, size, GYRE__ARENA_ALIGN);
+	return NULL;
+}
+
+/*
+ * NULL: past max, or no memory. No size is too large to ask for, and zero gives an
+ * address of its own.
+ */
+static inline void *gyre__arena_alloc(struct gyre__arena *arena, size_t size)
+{
+	void *ptr = gyre__arena_try(arena, size);
+
+	return gyre__likely(ptr) ? ptr : gyre__arena_alloc_slow(arena, size, GYRE__ARENA_ALIGN);
 }
 
 #endif

@@ -16,8 +16,10 @@
  */
 #include "fiber.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "ring/atomic.h"
 #include "ring/sys.h"
 
 #if defined(GYRE_FIBER_UCONTEXT) || !defined(__LP64__)
@@ -154,11 +156,26 @@ static ALWAYS_INLINE void tell_arrived(struct gyre__fiber *fiber)
 
 #endif
 
+/* To ask valgrind takes as long as a switch does, so each thread that begins asks for all. */
+#ifdef HAVE_VALGRIND_VALGRIND_H
+static _Atomic bool under_valgrind;
+#endif
+
+static void look_for_valgrind(void)
+{
+#ifdef HAVE_VALGRIND_VALGRIND_H
+	/* Relaxed, as all loads of it: always the same, and a thread has stored it itself before. */
+	gyre__store(&under_valgrind, RUNNING_ON_VALGRIND != 0, relaxed);
+#endif
+}
+
 static ALWAYS_INLINE void tell_valgrind_init(struct gyre__fiber *fiber)
 {
 #ifdef HAVE_VALGRIND_VALGRIND_H
-	fiber->valgrind_id = VALGRIND_STACK_REGISTER(fiber->stack,
-						     (char *)fiber->stack + fiber->size);
+	if (gyre__unlikely(gyre__load(&under_valgrind, relaxed)))
+		fiber->valgrind_id = VALGRIND_STACK_REGISTER(fiber->stack,
+							     (char *)fiber->stack +
+							     fiber->size);
 #else
 	(void)fiber;
 #endif
@@ -167,7 +184,7 @@ static ALWAYS_INLINE void tell_valgrind_init(struct gyre__fiber *fiber)
 static ALWAYS_INLINE void tell_valgrind_done(struct gyre__fiber *fiber)
 {
 #ifdef HAVE_VALGRIND_VALGRIND_H
-	if (fiber->stack)
+	if (gyre__unlikely(gyre__load(&under_valgrind, relaxed)) && fiber->stack)
 		VALGRIND_STACK_DEREGISTER(fiber->valgrind_id);
 #else
 	(void)fiber;
@@ -190,12 +207,21 @@ static void fiber_main(struct gyre__fiber *fiber)
 /* Saves what a call keeps, *ret_sp being where, and goes on with what lies at sp. */
 void gyre__fiber_swap(void **ret_sp, void *sp);
 
+/* The same without saving anything: what runs is left for good. */
+void gyre__fiber_resume(void *sp);
+
 /* Where the first switch to a fiber leads: calls the function that first_frame names. */
 void gyre__fiber_begin(void);
 
 static ALWAYS_INLINE void swap(struct gyre__fiber *from, struct gyre__fiber *to)
 {
 	gyre__fiber_swap(&from->sp, to->sp);
+}
+
+static ALWAYS_INLINE void leave(struct gyre__fiber *from, struct gyre__fiber *to)
+{
+	(void)from;
+	gyre__fiber_resume(to->sp);
 }
 #endif
 
@@ -283,6 +309,12 @@ static ALWAYS_INLINE void swap(struct gyre__fiber *from, struct gyre__fiber *to)
 	GYRE_ASSERT(rc == 0);
 }
 
+static ALWAYS_INLINE void leave(struct gyre__fiber *from, struct gyre__fiber *to)
+{
+	(void)from;
+	setcontext(to->sp);
+}
+
 /* makecontext() hands on nothing wider than int. */
 static void begin(unsigned high, unsigned low)
 {
@@ -330,6 +362,7 @@ void gyre__fiber_init(struct gyre__fiber *fiber, void *stack, size_t size, gyre_
 void gyre__fiber_init_thread(struct gyre__fiber *fiber)
 {
 	*fiber = (struct gyre__fiber){ .sp = NULL };
+	look_for_valgrind();
 	tell_init(fiber);
 }
 
@@ -346,7 +379,7 @@ void gyre__fiber_exit_to(struct gyre__fiber *from, struct gyre__fiber *to)
 	GYRE_ASSERT(from != to);
 	/* Nowhere to keep the fake stack: ASan frees it. */
 	tell_leave(from, to, NULL);
-	swap(from, to);
+	leave(from, to);
 }
 
 void gyre__fiber_done(struct gyre__fiber *fiber)

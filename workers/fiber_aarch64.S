@@ -66,6 +66,7 @@ gyre__fiber_swap:
 	mov	x10, sp
 	str	x10, [x0]
 	mov	sp, x1
+.Lresume:
 	ldr	x11, [sp, #160]
 	cmp	x9, x11
 	b.eq	1f
@@ -108,6 +109,21 @@ gyre__fiber_swap:
 	ret
 	.cfi_endproc
 	.size	gyre__fiber_swap, . - gyre__fiber_swap
+
+/* void gyre__fiber_resume(void *sp): the second half alone. */
+	.globl	gyre__fiber_resume
+	.hidden	gyre__fiber_resume
+	.type	gyre__fiber_resume, %function
+	.p2align 4
+gyre__fiber_resume:
+	.cfi_startproc
+	.cfi_undefined x30
+	hint	#34			/* bti c */
+	mrs	x9, fpcr
+	mov	sp, x0
+	b	.Lresume
+	.cfi_endproc
+	.size	gyre__fiber_resume, . - gyre__fiber_resume
 
 /*
  * Where the first switch to a fiber leads, with the stack empty: x20(x19), which

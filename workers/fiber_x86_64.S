@@ -52,6 +52,7 @@ gyre__fiber_swap:
 	/* From here on it is the other's stack, with the same layout. */
 	movq	%rsp, (%rdi)
 	movq	%rsi, %rsp
+.Lresume:
 	ldmxcsr	(%rsp)
 	fldcw	4(%rsp)
 	addq	$8, %rsp
@@ -86,6 +87,20 @@ gyre__fiber_swap:
 	jmp	gyre__fiber_begin
 	.cfi_endproc
 	.size	gyre__fiber_swap, . - gyre__fiber_swap
+
+/* void gyre__fiber_resume(void *sp): the second half alone. */
+	.globl	gyre__fiber_resume
+	.hidden	gyre__fiber_resume
+	.type	gyre__fiber_resume, @function
+	.p2align 4
+gyre__fiber_resume:
+	.cfi_startproc
+	endbr64
+	movq	%rdi, %rsp
+	.cfi_undefined rip
+	jmp	.Lresume
+	.cfi_endproc
+	.size	gyre__fiber_resume, . - gyre__fiber_resume
 
 /*
  * Where the first switch to a fiber leads, with the stack empty: rbx(r12), which

@@ -207,8 +207,10 @@ void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
 		job->first = NULL;
 		job->returned = end == GYRE__TASK_RETURNED;
 		job->result = result;
-		gyre__count(&job->home->counters.leftover, job->live);
-		cancel_tasks(job);
+		if (job->live) {
+			gyre__count(&job->home->counters.leftover, job->live);
+			cancel_tasks(job);
+		}
 	}
 	if (job->live == 0)
 		end_job(job);

@@ -194,8 +194,10 @@ static inline struct gyre__fiber *turn_to(struct gyre__tasks *tasks, struct gyre
 	if (gyre__unlikely(tasks->stall_ns))
 		note_turn(tasks, task);
 	running->task = task;
-	if (!task)
+	if (!task) {
+		running->arena = NULL;
 		return &tasks->scheduler;
+	}
 	running->arena = &task->job->arena;
 	task->state = GYRE__TASK_RUNNING;
 	*tasks->error = task->error;
@@ -352,12 +354,10 @@ void gyre__task_yield(struct gyre__task *task)
 	hand_over(tasks, task);
 }
 
-enum gyre_status gyre__task_may_wait(struct gyre__task *task)
+enum gyre_status gyre__task_may_wait_cancelled(struct gyre__task *task)
 {
 	const struct gyre__ring *ring = task->home->ring;
 
-	if (gyre__likely(!gyre__task_is_cancelled(task)))
-		return GYRE_OK;
 	if (task->shielded && ring->phase < GYRE__RING_CANCELLING)
 		return GYRE_OK;
 	if (!task->shielded && gyre__sys->now_ns() - task->cancel_ns >= GYRE__GRACE_NS)

@@ -35,7 +35,7 @@ struct gyre__tasks;
 /* What runs on a thread just now; in the thread's record, as every public function looks at it. */
 struct gyre__running {
 	struct gyre__task *task;	/* NULL: no task: a plain thread, or the scheduler */
-	struct gyre__arena *arena;	/* of its job */
+	struct gyre__arena *arena;	/* of its job; NULL like task */
 };
 
 enum gyre__task_state {
@@ -190,12 +190,23 @@ bool gyre__tasks_run(struct gyre__tasks *tasks);
 
 /* ------------------------------------------------------ of the running one -- */
 
+static inline bool gyre__task_is_cancelled(const struct gyre__task *task)
+{
+	return task->cancel_ns != 0;
+}
+
+enum gyre_status gyre__task_may_wait_cancelled(struct gyre__task *task);
+
 /*
  * Before a wait. GYRE_OK: it may begin. GYRE_CANCELLED, GYRE_WORKER_DEAD: the
  * task was cancelled or its worker ends: others have had their turn meanwhile,
  * and the wait must answer that. Does not return to a task whose grace is over.
  */
-enum gyre_status gyre__task_may_wait(struct gyre__task *task);
+static inline enum gyre_status gyre__task_may_wait(struct gyre__task *task)
+{
+	return gyre__likely(!gyre__task_is_cancelled(task)) ? GYRE_OK :
+							      gyre__task_may_wait_cancelled(task);
+}
 
 /* Waits until somebody makes it ready. wait: described by the caller, but for since_ns. */
 void gyre__task_park(struct gyre__task *task, struct gyre__wait *wait);
@@ -249,10 +260,5 @@ struct gyre__task_waiter {
 	struct gyre__task *task;
 };
 void gyre__task_waiter_init(struct gyre__task_waiter *waiter, struct gyre__task *task);
-
-static inline bool gyre__task_is_cancelled(const struct gyre__task *task)
-{
-	return task->cancel_ns != 0;
-}
 
 #endif
