@@ -298,6 +298,8 @@ int main(int argc, char **argv)
 		rc = bench_output_open(plan.plot_path, BENCH_PLOT_MARK, &outputs.plot);
 	if (rc == 0 && plan.compare_count > 0)
 		rc = -bench_compare(plan.compare, plan.compare_count);
+	else if (rc == 0 && plan.tasks)
+		rc = bench_tasks(&plan);
 	else if (rc == 0 && plan.from_path)
 		rc = tell_saved(&plan, &outputs);
 	else if (rc == 0)

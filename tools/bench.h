@@ -14,6 +14,7 @@
  * bench_engines.c, bench_ring.c, bench_handover.c	the engines
  * bench_peers.c, bench_fio.c	more of them: other people's ways
  * bench_life.c			what a runtime costs that is only there
+ * bench_tasks.c		what tasks and jobs cost
  * bench_figures.c		medians, paired ratios, goals
  * bench_progress.c, bench_report.c, bench_json.c, bench_plot.c,
  * bench_output.c	what is told
@@ -167,6 +168,7 @@ struct bench_plan {
 	unsigned rounds;
 	unsigned workers;		/* gyre_options.workers */
 	bool quiet;
+	bool tasks;			/* what tasks and jobs cost, and nothing else */
 	bool overwrite;
 	struct bench_case cases[BENCH_CASES_MAX];
 	unsigned case_count;
@@ -174,6 +176,9 @@ struct bench_plan {
 	struct bench_goal goals[BENCH_GOALS_MAX];
 	unsigned goal_count;
 };
+
+/* Measures and prints what tasks and jobs cost. 0, or a negative exit status after a complaint. */
+int bench_tasks(const struct bench_plan *plan);
 
 /* Ends the program where the arguments are nonsense, or are --help or --version. */
 void bench_args_parse(int argc, char **argv, struct bench_plan *ret);

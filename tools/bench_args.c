@@ -30,6 +30,8 @@
 #define WORKERS_MAX		1024u
 
 /* As given; 0, NULL or a negative number where it was not. */
+#define TASKS_ROUNDS	5
+
 struct args {
 	int work;			/* enum bench_work */
 	const struct bench_engine *engines[BENCH_ENGINES_MAX];
@@ -66,6 +68,7 @@ enum option_key {
 	OPT_SPIN,
 	OPT_RATE,
 	OPT_SUITE,
+	OPT_TASKS,
 	OPT_OVERWRITE,
 	OPT_JSON,
 	OPT_PLOT,
@@ -92,6 +95,7 @@ static const struct option long_options[] = {
 	{ "spin", required_argument, NULL, OPT_SPIN },
 	{ "rate", required_argument, NULL, OPT_RATE },
 	{ "suite", required_argument, NULL, OPT_SUITE },
+	{ "tasks", no_argument, NULL, OPT_TASKS },
 	{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
 	{ "json", required_argument, NULL, OPT_JSON },
 	{ "plot", required_argument, NULL, OPT_PLOT },
@@ -149,6 +153,8 @@ static const char help_start[] =
 "  --suite quick|full  the comparisons that the project holds itself to, with\n"
 "                      its goals, on a file: about 100 s, or 9 minutes;\n"
 "                      full also looks at libuv, POSIX aio and fio\n"
+"  --tasks             what tasks and jobs cost, in nanoseconds, beside what\n"
+"                      threads, malloc and pread do; takes --rounds and --quiet\n"
 "  --overwrite         what writes may destroy what is in the file PATH\n"
 "\n"
 "What to print:\n"
@@ -420,6 +426,9 @@ static void apply_option(int key, const char *value, struct args *args, struct b
 	case OPT_SUITE:
 		args->suite = value;
 		break;
+	case OPT_TASKS:
+		plan->tasks = true;
+		break;
 	case OPT_OVERWRITE:
 		plan->overwrite = true;
 		break;
@@ -541,6 +550,17 @@ static void check_saved_options(const struct args *args, const struct bench_plan
 		       "only");
 	if (args->path)
 		refuse("--from measures nothing, so what is '%s' for?", args->path);
+}
+
+/* It has work and engines of its own. */
+static void check_tasks_options(const struct args *args, struct bench_plan *plan)
+{
+	unsigned fitting = 1 + (plan->rounds != 0) + plan->quiet;
+
+	if (args->options > fitting || args->path)
+		refuse("--tasks chooses its own work: it takes --rounds and --quiet only");
+	if (plan->rounds == 0)
+		plan->rounds = TASKS_ROUNDS;
 }
 
 static void check_output_options(const struct bench_plan *plan)
@@ -731,6 +751,10 @@ void bench_args_parse(int argc, char **argv, struct bench_plan *ret)
 	ret->path = args.path;
 	if (args.compare || ret->from_path) {
 		check_saved_options(&args, ret);
+		return;
+	}
+	if (ret->tasks) {
+		check_tasks_options(&args, ret);
 		return;
 	}
 	check_output_options(ret);
