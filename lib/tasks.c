@@ -127,7 +127,8 @@ static enum gyre_status check_join(struct gyre__task *task, const struct gyre__t
 	if (joins(target, task))
 		return gyre__fail("gyre_join", GYRE_WOULD_DEADLOCK, "%s", target == task ?
 				  "a task cannot wait for its own end" :
-				  "that task waits, through joins, for the end of this one");
+				  "that task waits, through joins or a worker local, for the end "
+				  "of this one");
 	if (target->joiner)
 		return gyre__fail("gyre_join", GYRE_INVALID, "another task joins it already");
 	return GYRE_OK;
