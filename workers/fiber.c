@@ -19,7 +19,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "ring/atomic.h"
 #include "ring/sys.h"
 
 #if defined(GYRE_FIBER_UCONTEXT) || !defined(__LP64__)
@@ -156,23 +155,25 @@ static ALWAYS_INLINE void tell_arrived(struct gyre__fiber *fiber)
 
 #endif
 
-/* To ask valgrind takes as long as a switch does, so each thread that begins asks for all. */
+/*
+ * To ask valgrind takes as long as a switch does, and the answer never changes: it
+ * is asked for once, before there are threads. No atomic: the simulator switches
+ * threads at each of those, and a fiber that is being made cannot be switched to.
+ */
 #ifdef HAVE_VALGRIND_VALGRIND_H
-static _Atomic bool under_valgrind;
-#endif
+static bool under_valgrind;
 
+static void look_for_valgrind(void) __attribute__((__constructor__));
 static void look_for_valgrind(void)
 {
-#ifdef HAVE_VALGRIND_VALGRIND_H
-	/* Relaxed, as all loads of it: always the same, and a thread has stored it itself before. */
-	gyre__store(&under_valgrind, RUNNING_ON_VALGRIND != 0, relaxed);
-#endif
+	under_valgrind = RUNNING_ON_VALGRIND != 0;
 }
+#endif
 
 static ALWAYS_INLINE void tell_valgrind_init(struct gyre__fiber *fiber)
 {
 #ifdef HAVE_VALGRIND_VALGRIND_H
-	if (gyre__unlikely(gyre__load(&under_valgrind, relaxed)))
+	if (gyre__unlikely(under_valgrind))
 		fiber->valgrind_id = VALGRIND_STACK_REGISTER(fiber->stack,
 							     (char *)fiber->stack +
 							     fiber->size);
@@ -184,7 +185,7 @@ static ALWAYS_INLINE void tell_valgrind_init(struct gyre__fiber *fiber)
 static ALWAYS_INLINE void tell_valgrind_done(struct gyre__fiber *fiber)
 {
 #ifdef HAVE_VALGRIND_VALGRIND_H
-	if (gyre__unlikely(gyre__load(&under_valgrind, relaxed)) && fiber->stack)
+	if (gyre__unlikely(under_valgrind) && fiber->stack)
 		VALGRIND_STACK_DEREGISTER(fiber->valgrind_id);
 #else
 	(void)fiber;
@@ -362,7 +363,6 @@ void gyre__fiber_init(struct gyre__fiber *fiber, void *stack, size_t size, gyre_
 void gyre__fiber_init_thread(struct gyre__fiber *fiber)
 {
 	*fiber = (struct gyre__fiber){ .sp = NULL };
-	look_for_valgrind();
 	tell_init(fiber);
 }
 
