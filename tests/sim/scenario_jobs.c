@@ -407,6 +407,7 @@ static bool wait_for(struct sim_job *job, uint64_t timeout_ns)
 		return false;	/* no memory to note it in */
 	sim_check_told(status);
 	if (status != GYRE_BUSY) {
+		job->handle = NULL;
 		sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
 		return true;
 	}
@@ -425,6 +426,15 @@ static void detach(struct sim_job *job)
 	sim_trace("detaches job %u", job->id);
 	gyre_job_detach(job->handle);
 	job->handle = NULL;
+}
+
+/* A task that is dropped while it waits does not come back to give the handle up. */
+static void detach_deferred(void *arg)
+{
+	struct sim_job *job = arg;
+
+	if (job->handle)
+		detach(job);
 }
 
 /* A while at a time, with a cancel in between. */
@@ -476,6 +486,10 @@ static void spawn_job(struct sim_job *job, struct sim_task *waiter)
 	job->taken = true;
 	if (!handled)
 		return;
+	if (waiter && gyre_defer(detach_deferred, job) != GYRE_OK) {
+		detach(job);
+		return;
+	}
 	if (sim_chance(300))
 		sim_job_cancel(job);
 	if (sim_chance(150))
