@@ -22,6 +22,9 @@ bool gyre__is_circle(const struct gyre__task *target, struct gyre__task *task);
 /* The same for jobs alone: does the end of handle's job wait for that of job? */
 bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle);
 
+/* For functions that only tasks may call: what everybody else is told. */
+enum gyre_status gyre__refuse_no_task(const char *function);
+
 /* A new text for gyre_last_panic(); NULL: there was no memory for it. Taken over. */
 void gyre__note_panic(struct gyre__thread *self, char *text);
 

@@ -21,16 +21,6 @@ struct gyre_stream {
 	bool orphaned;			/* its job ends, and nobody but that waits for it */
 };
 
-static enum gyre_status refuse_no_task(const char *function)
-{
-	const struct gyre__thread *self = gyre__self();
-
-	if (self && gyre__thread_is_in_prep(self))
-		return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
-	return gyre__fail(function, GYRE_NO_REACTOR, "no reactor running on this thread: streams are "
-			  "for tasks, which gyre_block_on() and gyre_spawn() start");
-}
-
 static void stream_free(struct gyre_stream *stream)
 {
 	gyre__stream_done(&stream->stream);
@@ -109,7 +99,7 @@ static enum gyre_status open_stream(const char *function, gyre_prep_fn *prep, vo
 	int rc;
 
 	if (!task)
-		return refuse_no_task(function);
+		return gyre__refuse_no_task(function);
 	if (!prep || !ret)
 		return gyre__fail(function, GYRE_INVALID, "%s is NULL", prep ? "ret" : "prep");
 	stream = gyre__zalloc(sizeof(*stream));
@@ -192,7 +182,7 @@ enum gyre_status gyre_stream_next(struct gyre_stream *stream, int *ret_res, uint
 	enum gyre_status status;
 
 	if (!task)
-		return refuse_no_task(__func__);
+		return gyre__refuse_no_task(__func__);
 	status = check_use(__func__, task, stream);
 	if (status != GYRE_OK)
 		return status;

@@ -15,7 +15,7 @@
 #include "runtime.h"
 #include "thread.h"
 
-static enum gyre_status refuse_no_task(const char *function)
+enum gyre_status gyre__refuse_no_task(const char *function)
 {
 	const struct gyre__thread *self = gyre__self();
 
@@ -33,7 +33,7 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 	struct gyre__thread *self;
 
 	if (gyre__unlikely(!task))
-		return refuse_no_task(__func__);
+		return gyre__refuse_no_task(__func__);
 	if (gyre__unlikely(!fn))
 		return gyre__fail(__func__, GYRE_INVALID, "fn is NULL");
 	child = gyre__job_go(task->job, task, fn, arg, ret);
@@ -178,7 +178,7 @@ enum gyre_status gyre_join(struct gyre_task *handle, int *ret_result)
 	int result;
 
 	if (gyre__unlikely(!task))
-		return refuse_no_task(__func__);
+		return gyre__refuse_no_task(__func__);
 	cancelled = gyre__task_may_wait(task) != GYRE_OK;
 	slot = gyre__task_find(task->home, handle);
 	if (gyre__unlikely(!slot))
@@ -210,7 +210,7 @@ enum gyre_status gyre_join_all(void)
 	struct gyre__wait wait = { .what = __func__, .interrupt = interrupt_join_all };
 
 	if (gyre__unlikely(!task))
-		return refuse_no_task(__func__);
+		return gyre__refuse_no_task(__func__);
 	if (gyre__unlikely(gyre__task_may_wait(task) != GYRE_OK))
 		interrupt_join_all(task, &wait);
 	if (child_joins(task))
@@ -267,7 +267,7 @@ static enum gyre_status sleep_on_thread(uint64_t ns)
 	struct gyre__thread *self = gyre__thread_self();
 
 	if (self && gyre__thread_is_in_prep(self))
-		return refuse_no_task("gyre_sleep");
+		return gyre__refuse_no_task("gyre_sleep");
 	do
 		gyre__sys->sleep_ns(ns);
 	while (ns == GYRE_FOREVER);
@@ -321,7 +321,7 @@ enum gyre_status gyre_local_get(struct gyre_local *local, void **ret)
 	void *value;
 
 	if (gyre__unlikely(!task))
-		return refuse_no_task(__func__);
+		return gyre__refuse_no_task(__func__);
 	if (gyre__unlikely(!local || !local->create || !ret))
 		return gyre__fail(__func__, GYRE_INVALID, "%s is NULL", !local ? "local" : !ret ? "ret" :
 				  "local->create");
@@ -342,7 +342,7 @@ static void *refuse_memory(const char *function, size_t size)
 	const struct gyre__task *task = gyre__current_task();
 
 	if (!task)
-		refuse_no_task(function);
+		gyre__refuse_no_task(function);
 	else
 		gyre__fail(function, GYRE_NO_MEMORY, "%zu bytes do not fit: the job may have %zu in all "
 			   "(arena_max), or the process has no more", size, task->job->arena.max);
@@ -406,7 +406,7 @@ enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)
 	struct gyre__defer *defer;
 
 	if (!task)
-		return refuse_no_task(__func__);
+		return gyre__refuse_no_task(__func__);
 	if (!fn)
 		return gyre__fail(__func__, GYRE_INVALID, "fn is NULL");
 	defer = gyre__arena_alloc(&task->job->arena, sizeof(*defer));
