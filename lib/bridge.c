@@ -43,7 +43,9 @@ struct batch_wait {
 	struct gyre__worker *worker;
 };
 
-/* The task was cancelled: so are its ops, and when they have all come to an end, so has the wait. */
+/*
+ * The task was cancelled: so are its ops, and when they have all come to an end, so has the wait.
+ */
 static void interrupt_batch(struct gyre__task *task, struct gyre__wait *wait)
 {
 	struct batch_wait *batch_wait = gyre__container_of(wait, struct batch_wait, wait);
@@ -365,8 +367,12 @@ static void read_back(const struct gyre__result *results, struct gyre_op *ops, u
 	}
 }
 
-/* Something did not: the call's status is GYRE_INVALID if any op's is, else the first unlike GYRE_OK. */
-static enum gyre_status read_back_odd(struct gyre__thread *self, struct gyre_op *ops, uint32_t count)
+/*
+ * Something did not: the call's status is GYRE_INVALID if any op's is, else the first unlike
+ * GYRE_OK.
+ */
+static enum gyre_status read_back_odd(struct gyre__thread *self, struct gyre_op *ops,
+				      uint32_t count)
 {
 	const struct gyre__result *results = self->batch.results;
 	uint32_t i, worst = count;
@@ -462,7 +468,8 @@ static enum gyre_status callv_inside(struct gyre__thread *self, struct gyre *rt,
 	}
 	status = gyre__thread_make_reply(self, "gyre_callv");
 	if (gyre__unlikely(status == GYRE_OK && !gyre__thread_make_arrays(self, count)))
-		status = gyre__fail("gyre_callv", GYRE_NO_MEMORY, "out of memory for %u ops", count);
+		status = gyre__fail("gyre_callv", GYRE_NO_MEMORY, "out of memory for %u ops",
+				    count);
 	if (gyre__unlikely(status != GYRE_OK)) {
 		answer_unsent(ops, count, status);
 		return status;
@@ -531,7 +538,8 @@ enum gyre_status gyre_op_cancel(struct gyre *rt, struct gyre_op *op)
 		gyre__runtime_leave(rt);
 		return gyre__fail("gyre_op_cancel", GYRE_INVALID, "op is NULL");
 	}
-	if (!mark_cancelled(rt, op, &worker))	/* while it drains, there may be something to cancel */
+	/* While it drains, there may be something to cancel. */
+	if (!mark_cancelled(rt, op, &worker))
 		status = gyre__load(&rt->closed, acquire) ?
 			 gyre__fail("gyre_op_cancel", GYRE_CLOSED, "the runtime is closed") :
 			 gyre__fail("gyre_op_cancel", GYRE_NOT_FOUND,

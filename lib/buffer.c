@@ -311,7 +311,8 @@ enum gyre_status gyre_buffer_get(struct gyre *rt, size_t len, struct gyre_buffer
 	if (!ret)
 		status = gyre__fail(__func__, GYRE_INVALID, "ret is NULL");
 	else if (len == 0 || len > LEN_MAX)
-		status = gyre__fail(__func__, GYRE_INVALID, "a buffer has 1 byte to 1 GiB, not %zu", len);
+		status = gyre__fail(__func__, GYRE_INVALID, "a buffer has 1 byte to 1 GiB, not %zu",
+				    len);
 	else
 		status = gyre__thread_make_reply(self, __func__);
 	if (status == GYRE_OK)

@@ -164,11 +164,13 @@ static enum gyre_status add_pair(struct gyre__context **at, struct pair *pair)
 	struct gyre__context *context;
 
 	if (i == GYRE__CONTEXT_PAIRS_MAX)
-		return gyre__fail("gyre_context_set", GYRE_NO_MEMORY, "a context has %u names at most: "
-				  "remove one, by a value of NULL", GYRE__CONTEXT_PAIRS_MAX);
+		return gyre__fail("gyre_context_set", GYRE_NO_MEMORY,
+				  "a context has %u names at most: remove one, by a value of NULL",
+				  GYRE__CONTEXT_PAIRS_MAX);
 	if (bytes + pair->bytes > GYRE__CONTEXT_BYTES_MAX)
-		return gyre__fail("gyre_context_set", GYRE_NO_MEMORY, "a context has %u bytes of names "
-				  "and values at most: keep what is large elsewhere, and its name here",
+		return gyre__fail("gyre_context_set", GYRE_NO_MEMORY,
+				  "a context has %u bytes of names and values at most: keep what "
+				  "is large elsewhere, and its name here",
 				  GYRE__CONTEXT_BYTES_MAX);
 	context = context_own(at);
 	if (!context)
@@ -214,8 +216,9 @@ static enum gyre_status set_value(struct gyre__context **at, const char *name, s
 	struct pair *pair;
 
 	if (value_len > GYRE__CONTEXT_VALUE_MAX)
-		return gyre__fail("gyre_context_set", GYRE_INVALID, "the value of %s is longer than %u "
-				  "bytes", name, GYRE__CONTEXT_VALUE_MAX);
+		return gyre__fail("gyre_context_set", GYRE_INVALID,
+				  "the value of %s is longer than %u bytes",
+				  name, GYRE__CONTEXT_VALUE_MAX);
 	pair = pair_new(name, name_len, value, value_len);
 	if (!pair)
 		return refuse_memory();
@@ -234,8 +237,9 @@ enum gyre_status gyre_context_set(const char *name, const char *value)
 	if (!self)
 		return GYRE_NO_MEMORY;
 	if (!at)
-		return gyre__fail("gyre_context_set", GYRE_NO_REACTOR, "a prep closure runs for no task "
-				  "and no thread: set it before the call");
+		return gyre__fail("gyre_context_set", GYRE_NO_REACTOR,
+				  "a prep closure runs for no task and no thread: set it before "
+				  "the call");
 	if (name_len == 0)
 		return gyre__fail("gyre_context_set", GYRE_INVALID, "name is %s",
 				  name ? "empty" : "NULL");

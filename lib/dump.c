@@ -111,7 +111,9 @@ static void dump_ring(struct gyre__text *text, const struct gyre__ring *ring)
 
 /* ---------------------------------------------------------------- tasks -- */
 
-/* So that a person finds it: FILE+OFFSET is what addr2line takes; the name, where the object tells. */
+/*
+ * So that a person finds it: FILE+OFFSET is what addr2line takes; the name, where the object tells.
+ */
 static void add_function(struct gyre__text *text, gyre_task_fn *fn)
 {
 	union {
@@ -255,8 +257,9 @@ static bool control_dump(struct gyre__ring *ring, struct gyre__batch *batch)
 
 	dump_head(dump->text, dump->worker);
 	if (ring->busy_ns)
-		gyre__text_add(dump->text, "  the kernel refuses submissions: tried again every %" PRIu64
-			       " us\n", ring->busy_ns / GYRE__NS_PER_US);
+		gyre__text_add(dump->text,
+			       "  the kernel refuses submissions: tried again every "
+			       "%" PRIu64 " us\n", ring->busy_ns / GYRE__NS_PER_US);
 	dump_ring(dump->text, ring);
 	dump_tasks(dump->text, &dump->worker->tasks);
 	return true;

@@ -55,15 +55,18 @@ struct party {
 	off_t offset;
 	int rw_flags;
 	bool by_ring;
-	bool flushes_itself;		/* by its write, beside others: to be noted when it leaves */
+	/* By its write, beside others: to be noted when it leaves. */
+	bool flushes_itself;
 	bool written;			/* all of it, and then flushed */
 	struct iovec piece;
 
 	/* How it is flushed; under the lock until the party is told. */
 	bool full;			/* fsync, not fdatasync */
-	bool writes_alone;		/* each of its writes flushes: it waits for its turn before it writes */
+	/* Each of its writes flushes: it waits for its turn before it writes. */
+	bool writes_alone;
 	bool found_failed;		/* before: nothing was flushed */
-	int flush_error;		/* just now: that of a flush that failed, or may have, unheard */
+	/* Just now: that of a flush that failed, or may have, unheard. */
+	int flush_error;
 	enum role role;
 	int res;
 	enum gyre_status status;
@@ -267,7 +270,10 @@ static void tell_group(struct party *leader)
 	}
 }
 
-/* The file system knows no RWF_DSYNC, and has written nothing; with O_DSYNC, no other way is as good. */
+/*
+ * The file system knows no RWF_DSYNC, and has written nothing; with O_DSYNC, no other way is as
+ * good.
+ */
 static bool dsync_is_refused(const struct party *party)
 {
 	return party->rw_flags && party->res == -EOPNOTSUPP && party->status == GYRE_OK &&
@@ -355,7 +361,8 @@ static void flush(struct gyre__failed *failed, struct party *leader)
 	else
 		flush_here(leader);
 	leader->flush_error = error_of(leader);
-	if (leader->res >= 0) {		/* a ring would forgive that the descriptor is closed by now */
+	/* A ring would forgive that the descriptor is closed by now. */
+	if (leader->res >= 0) {
 		leader->res = gyre__failed_look_open(failed, leader->fd);
 		leader->found_failed = leader->res < 0;
 	}
@@ -385,14 +392,17 @@ static int report_flush(const struct party *party, enum gyre_effect effect)
 		gyre__fail_effect(party->function, party->status, effect, "the flush: %s",
 				  gyre_status_text(party->status));
 	else if (party->found_failed && party->res == -EBADF)
-		gyre__remark(party->function, effect, "the descriptor was closed meanwhile, and flushes "
-			     "of some files have failed: whether of this one, cannot be told");
+		gyre__remark(party->function, effect,
+			     "the descriptor was closed meanwhile, and flushes of some files have "
+			     "failed: whether of this one, cannot be told");
 	else if (party->found_failed)
-		gyre__remark(party->function, effect, "a flush of this file has failed before (%s), and "
-			     "what it covered may be lost: gyre_durable_reset() once that is mended",
+		gyre__remark(party->function, effect,
+			     "a flush of this file has failed before (%s), and what it covered may "
+			     "be lost: gyre_durable_reset() once that is mended",
 			     strerror(-party->res));
 	else
-		gyre__remark(party->function, effect, "the flush failed (%s)%s", strerror(-party->res),
+		gyre__remark(party->function, effect, "the flush failed (%s)%s",
+			     strerror(-party->res),
 			     party->has_medium && gyre__is_flush_failure(party->res) ?
 			     ": what it covered may be lost, and further flushes of this file fail "
 			     "until gyre_durable_reset()" : "");
@@ -485,7 +495,8 @@ static ssize_t write_piece(struct party *party)
 	party->status = party->self->last_status;
 	if (party->status == GYRE_WORKER_DEAD && party->self->last_effect == GYRE_EFFECT_NONE &&
 	    party->rt->route != GYRE__ROUTE_RING) {
-		party->by_ring = false;		/* all workers are dead: the way is free, not forced */
+		/* All workers are dead: the way is free, not forced. */
+		party->by_ring = false;
 		party->status = GYRE_OK;
 		return write_piece(party);
 	}
@@ -501,7 +512,9 @@ static void write_all(struct party *party)
 	party->status = GYRE_OK;
 	while (party->done < party->len) {
 		n = write_piece(party);
-		/* Before the first byte, is what the kernel means by it; a flush it may mean, too. */
+		/*
+		 * Before the first byte, is what the kernel means by it; a flush it may mean, too.
+		 */
 		if (n == -EINTR && party->status == GYRE_OK && !party->rw_flags &&
 		    (!party->by_ring || party->self->last_effect == GYRE_EFFECT_DONE))
 			continue;
@@ -538,13 +551,16 @@ static ssize_t report_write(const struct party *party)
 	} else if (party->found_failed) {
 		report_flush(party, effect);
 	} else if (party->rw_flags && gyre__is_write_failure(party->res)) {
-		gyre__remark(party->function, effect, "the write or its flush failed (%s): what it "
-			     "covered may be lost, and durable writes and flushes of this file fail "
-			     "until gyre_durable_reset()", strerror(-party->res));
+		gyre__remark(party->function, effect,
+			     "the write or its flush failed (%s): what it covered may be lost, and "
+			     "durable writes and flushes of this file fail until "
+			     "gyre_durable_reset()",
+			     strerror(-party->res));
 	} else {
 		if (party->done == 0 && party->res != -EINTR && !gyre__is_write_failure(party->res))
 			effect = GYRE_EFFECT_DONE;
-		gyre__remark(party->function, effect, "the write failed after %zu of %zu bytes (%s)%s",
+		gyre__remark(party->function, effect,
+			     "the write failed after %zu of %zu bytes (%s)%s",
 			     party->done, party->len, strerror(-party->res), party->res == -EINVAL ?
 			     ": with O_DIRECT, address, length and offset must be multiples of the "
 			     "device's block" : "");
@@ -689,7 +705,8 @@ static int check_range(const struct party *party)
 {
 	if (party->offset < 0)
 		return refuse(party, -EINVAL, "the offset is negative");
-	if (party->len > (size_t)SSIZE_MAX || party->len > (uint64_t)INT64_MAX - (uint64_t)party->offset)
+	if (party->len > (size_t)SSIZE_MAX ||
+	    party->len > (uint64_t)INT64_MAX - (uint64_t)party->offset)
 		return refuse(party, -EINVAL, "offset and length reach past the end of all files");
 	return 0;
 }
@@ -699,11 +716,13 @@ static int check_kind(const struct party *party, const struct stat *st)
 	if (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode))
 		return 0;
 	if (S_ISDIR(st->st_mode))
-		return refuse(party, -EISDIR, "the descriptor is a directory's: gyre_fsync() flushes one");
+		return refuse(party, -EISDIR,
+			      "the descriptor is a directory's: gyre_fsync() flushes one");
 	if (S_ISCHR(st->st_mode))
-		return refuse(party, -EINVAL, "the descriptor is a character device's, which is not flushed");
-	return refuse(party, -ESPIPE, "the descriptor is a pipe's, a socket's or the like: nothing of it "
-		      "is kept");
+		return refuse(party, -EINVAL,
+			      "the descriptor is a character device's, which is not flushed");
+	return refuse(party, -ESPIPE,
+		      "the descriptor is a pipe's, a socket's or the like: nothing of it is kept");
 }
 
 static int check_flags(const struct party *party, int flags)
@@ -713,8 +732,9 @@ static int check_flags(const struct party *party, int flags)
 	if ((flags & O_PATH) || (flags & O_ACCMODE) == O_RDONLY)
 		return refuse(party, -EBADF, "the descriptor is not open for writing");
 	if (flags & O_APPEND)
-		return refuse(party, -EINVAL, "the descriptor is open with O_APPEND, and would write "
-			      "somewhere else than at the offset");
+		return refuse(party, -EINVAL,
+			      "the descriptor is open with O_APPEND, and would write somewhere "
+			      "else than at the offset");
 	return 0;
 }
 
@@ -725,7 +745,8 @@ static int check_limit(const struct party *party, const struct stat *st)
 
 	if (!S_ISREG(st->st_mode) || end <= (uint64_t)st->st_size || end <= gyre__sys->file_limit())
 		return 0;
-	return refuse(party, -EFBIG, "the write would make the file longer than RLIMIT_FSIZE allows");
+	return refuse(party, -EFBIG,
+		      "the write would make the file longer than RLIMIT_FSIZE allows");
 }
 
 static ssize_t write_inside(struct party *party)
@@ -822,10 +843,13 @@ int gyre_durable_reset(struct gyre *rt, int fd)
 	unlock(rt->durable);
 	gyre__thread_leave(self);
 	if (rc == -ENOSPC)
-		gyre__remark(__func__, GYRE_EFFECT_NONE, "flushes of more than %d files have failed, and "
-			     "all files count as failed: open another runtime", GYRE__FAILED_MAX);
+		gyre__remark(__func__, GYRE_EFFECT_NONE,
+			     "flushes of more than %d files have failed, and all files count as "
+			     "failed: open another runtime",
+			     GYRE__FAILED_MAX);
 	else if (rc < 0)
-		gyre__remark(__func__, GYRE_EFFECT_NONE, "the descriptor %d: %s", fd, strerror(-rc));
+		gyre__remark(__func__, GYRE_EFFECT_NONE, "the descriptor %d: %s", fd,
+			     strerror(-rc));
 	else
 		gyre__thread_succeed(self);
 	return rc;
@@ -912,8 +936,8 @@ static void dump_lesson(struct gyre__text *text, const struct gyre__lesson *less
 		       gyre__method_class_name(class), gyre__method_name(lesson->method));
 	for (method = 0; method < GYRE__METHODS; method++)
 		if (lesson->rounds[method])
-			gyre__text_add(text, "    %s: %" PRIu64 ".%03" PRIu64 " us a write, %" PRIu64
-				       " us of CPU\n", gyre__method_name(method),
+			gyre__text_add(text, "    %s: %" PRIu64 ".%03" PRIu64 " us a write, "
+				       "%" PRIu64 " us of CPU\n", gyre__method_name(method),
 				       lesson->cost_ns[method] / GYRE__NS_PER_US,
 				       lesson->cost_ns[method] % GYRE__NS_PER_US,
 				       lesson->cpu_ns[method] / GYRE__NS_PER_US);
@@ -947,7 +971,9 @@ static void dump_failed(struct gyre__text *text, struct gyre__failed *failed)
 			       minor(row->inode.device), strerror(-row->error));
 	}
 	if (failed->full)
-		gyre__text_add(text, "every file counts as failed: more than %d have, or one is unknown\n",
+		gyre__text_add(text,
+			       "every file counts as failed: more than %d have, or one is "
+			       "unknown\n",
 			       GYRE__FAILED_MAX);
 	gyre__sys->mutex_unlock(&failed->lock);
 }

@@ -26,7 +26,8 @@
 #define SECTOR		512
 
 struct io_call {
-	bool trivial;			/* nothing to move, or more than one call can: not for a ring */
+	/* Nothing to move, or more than one call can: not for a ring. */
+	bool trivial;
 	const char *function;
 	int fd;
 	int flags;
@@ -45,7 +46,8 @@ struct io_call {
 struct io_kind {
 	gyre_prep_fn *prep;
 	ssize_t (*here)(const struct io_call *call);
-	int (*check)(const struct io_call *call);	/* for the ring only; 0 or a negative errno */
+	/* For the ring only; 0 or a negative errno. */
+	int (*check)(const struct io_call *call);
 	bool cached;			/* the page cache may have it */
 };
 
@@ -164,7 +166,8 @@ static int check_offset(const struct io_call *call)
 	if (rc < 0)
 		return rc;
 	/* Pipes, sockets, and the kernel's anonymous files, which are of no type at all. */
-	return S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || (st.st_mode & S_IFMT) == 0 ? -ESPIPE : 0;
+	return S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || (st.st_mode & S_IFMT) == 0 ?
+	       -ESPIPE : 0;
 }
 
 static int check_vector(const struct io_call *call)
@@ -537,7 +540,8 @@ int gyre_close_fd(struct gyre *rt, int fd)
 		gyre__durable_let_finish(rt->durable, fd);
 		for (i = 0; i < rt->crew->count; i++)
 			if (!gyre__ring_is_idle(&rt->crew->worker[i]->ring))
-				gyre__bridge_control(self, rt->crew->worker[i], gyre__ring_barrier, &fd);
+				gyre__bridge_control(self, rt->crew->worker[i], gyre__ring_barrier,
+						     &fd);
 		res = gyre__sys->close(fd);
 	}
 	if (status == GYRE_OK)

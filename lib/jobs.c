@@ -72,14 +72,16 @@ static enum gyre_status check_options(const char *function, const struct gyre *r
 	if (options->arena_max == 0)
 		options->arena_max = rt->settings.arena_max;
 	if (options->stack_size < STACK_SIZE_MIN || options->stack_size > STACK_SIZE_MAX)
-		return gyre__fail(function, GYRE_INVALID, "a stack_size of %zu bytes is not between "
-				  "16 KiB and 1 GiB", options->stack_size);
+		return gyre__fail(function, GYRE_INVALID,
+				  "a stack_size of %zu bytes is not between 16 KiB and 1 GiB",
+				  options->stack_size);
 	if (options->worker > rt->crew->count)
 		return gyre__fail(function, GYRE_INVALID, "options->worker names worker %u of %u",
 				  options->worker - 1, rt->crew->count);
 	if (rt->settings.state)
-		return gyre__fail(function, GYRE_UNSUPPORTED, "this version of the library cannot make "
-				  "states for jobs: open the runtime without options->state");
+		return gyre__fail(function, GYRE_UNSUPPORTED,
+				  "this version of the library cannot make states for jobs: open "
+				  "the runtime without options->state");
 	if ((unsigned)options->mode > GYRE_MODE_POOLED)
 		return gyre__fail(function, GYRE_INVALID, "options->mode is %u, which is no mode",
 				  (unsigned)options->mode);
@@ -145,13 +147,16 @@ static enum gyre_status report_unstarted(const char *function, enum gyre_status 
 {
 	switch (status) {
 	case GYRE_NO_MEMORY:
-		return gyre__fail(function, status, "no memory for the job's first task: its stack, "
-				  "its arena, or its place in the worker's tables, which hold %u jobs",
+		return gyre__fail(function, status,
+				  "no memory for the job's first task: its stack, its arena, or "
+				  "its place in the worker's tables, which hold %u jobs",
 				  GYRE__JOBS_MAX);
 	case GYRE_WORKER_DEAD:
-		return gyre__fail(function, status, "no worker is left alive to run it; it never began");
+		return gyre__fail(function, status,
+				  "no worker is left alive to run it; it never began");
 	case GYRE_CLOSED:
-		return gyre__fail(function, status, "the runtime was closed meanwhile; it never began");
+		return gyre__fail(function, status,
+				  "the runtime was closed meanwhile; it never began");
 	default:
 		return gyre__fail(function, status, "%s; the job never began",
 				  gyre_status_text(status));
@@ -173,8 +178,9 @@ static enum gyre_status report_end(const char *function, struct gyre__thread *se
 	if (handle->effect == GYRE_EFFECT_NONE)
 		return report_unstarted(function, status);
 	if (status != GYRE_RESPONSE_LOST)
-		return gyre__fail_effect(function, status, handle->effect, "%s; what the job has done "
-					 "by then is done", gyre_status_text(status));
+		return gyre__fail_effect(function, status, handle->effect,
+					 "%s; what the job has done by then is done",
+					 gyre_status_text(status));
 	gyre__note_panic(self, handle->panic);
 	handle->panic = NULL;
 	return gyre__fail_effect(function, status, handle->effect, "the job panicked: %s",
@@ -195,7 +201,9 @@ static bool waits_for(struct gyre__job *job, const struct gyre_job *handle)
 	return false;
 }
 
-/* GYRE_OK; GYRE_WOULD_DEADLOCK: the wait would never end; GYRE_BUSY: another task's edge is there. */
+/*
+ * GYRE_OK; GYRE_WOULD_DEADLOCK: the wait would never end; GYRE_BUSY: another task's edge is there.
+ */
 static enum gyre_status begin_waiting(struct gyre__thread *self, struct gyre_job *handle)
 {
 	struct gyre__job *job = gyre__thread_job(self);
@@ -228,7 +236,8 @@ bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle)
 
 static bool is_of(const struct gyre__job *job, const struct gyre *rt)
 {
-	const struct gyre__worker *worker = gyre__container_of(job->home, struct gyre__worker, tasks);
+	const struct gyre__worker *worker = gyre__container_of(job->home, struct gyre__worker,
+							       tasks);
 
 	return worker->number < rt->crew->count && rt->crew->worker[worker->number] == worker;
 }
@@ -374,7 +383,8 @@ static enum gyre_status start_at_home(struct spawned *spawned)
 
 /* GYRE_OK: it is the worker's now. Else it never began, and the job's reference is given up. */
 static enum gyre_status send_spawned(struct gyre__thread *self, struct gyre *rt,
-				     struct spawned *spawned, const struct gyre_job_options *options)
+				     struct spawned *spawned,
+				     const struct gyre_job_options *options)
 {
 	enum gyre_status status;
 	bool woken;
@@ -427,7 +437,9 @@ out_leave:
 
 /* ---------------------------------------------------------- gyre_block_on -- */
 
-/* A plain thread. Its one batch carries the job there, and its reply comes when the job has ended. */
+/*
+ * A plain thread. Its one batch carries the job there, and its reply comes when the job has ended.
+ */
 static enum gyre_status run_from_thread(struct gyre__thread *self, struct gyre *rt,
 					struct gyre_job *handle,
 					const struct gyre_job_options *options)
@@ -471,7 +483,10 @@ static void interrupt_own_job(struct gyre__task *task, struct gyre__wait *wait)
 		gyre__job_cancel(job_wait->handle->job, GYRE_CANCELLED);
 }
 
-/* Its runtime is there: whoever waits is in a call of it, or has looked. from: the tasks of the calling thread, or NULL. */
+/*
+ * Its runtime is there: whoever waits is in a call of it, or has looked. from: the tasks of the
+ * calling thread, or NULL.
+ */
 static void cancel_spawned(struct spawned *spawned, const struct gyre__tasks *from)
 {
 	struct gyre_job *handle = &spawned->handle;
@@ -638,7 +653,8 @@ static enum gyre_status wait_in_thread(struct gyre__thread *self, struct gyre_jo
 	}
 	if (timeout_ns == GYRE_FOREVER) {
 		gyre__helper_waits(self);
-		gyre__reply_wait(&self->reply, &self->reply.job_spin, &handle->home->ring->pace, false);
+		gyre__reply_wait(&self->reply, &self->reply.job_spin, &handle->home->ring->pace,
+				 false);
 		gyre__helper_goes_on(self);
 		return GYRE_OK;
 	}
@@ -671,8 +687,9 @@ static enum gyre_status wait_for_end(struct gyre__thread *self, struct gyre_job 
 	if (status == GYRE_BUSY)
 		return wait_busy(GYRE_BUSY);
 	if (status != GYRE_OK)
-		return gyre__fail("gyre_job_wait", GYRE_WOULD_DEADLOCK, "the job would wait, through "
-				  "jobs and joins, for its own end; the handle is still good");
+		return gyre__fail("gyre_job_wait", GYRE_WOULD_DEADLOCK,
+				  "the job would wait, through jobs and joins, for its own end; "
+				  "the handle is still good");
 	status = self->task ? wait_in_task(self, handle, timeout_ns) :
 			      wait_in_thread(self, handle, timeout_ns);
 	end_waiting(self, handle);
@@ -712,7 +729,9 @@ void gyre_job_cancel(struct gyre_job *job)
 	if (!rt)
 		return;
 	cancel_spawned(spawned_of(job), self && self->worker ? &self->worker->tasks : NULL);
-	/* A thread without memory for a record cannot say so; and the job is to end all the same. */
+	/*
+	 * A thread without memory for a record cannot say so; and the job is to end all the same.
+	 */
 	if (self)
 		gyre__thread_leave(self);
 	else

@@ -31,13 +31,19 @@ void gyre__note_panic(struct gyre__thread *self, char *text);
 /* Would the end of rt have to wait, through jobs of its own, for that of job? job may be NULL. */
 bool gyre__job_keeps_open(struct gyre__job *job, const struct gyre *rt);
 
-/* The job on whose behalf the caller runs: its task's, or that of an offloaded function. NULL: none. */
+/*
+ * The job on whose behalf the caller runs: its task's, or that of an offloaded function. NULL:
+ * none.
+ */
 static inline struct gyre__job *gyre__thread_job(const struct gyre__thread *self)
 {
 	return self->task ? self->task->job : self->serves;
 }
 
-/* A helper waits, or may wait, for what self does: it is one, or runs in a job that one has started. */
+/*
+ * A helper waits, or may wait, for what self does: it is one, or runs in a job that one has
+ * started.
+ */
 static inline bool gyre__thread_is_helped(const struct gyre__thread *self)
 {
 	return self->task ? self->task->job->handle->helped : self->helps != NULL;

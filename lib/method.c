@@ -12,7 +12,8 @@
 #define PAUSE_AGAIN	2	/* when the last try was good news */
 #define LEAD_PERCENT	10	/* so much faster has another to be before it takes over */
 #define ALIKE_PERCENT	5	/* methods whose times differ by less are told apart by their CPU */
-#define THRIFT_PERCENT	25	/* so much more CPU takes the one in use, for another to take over */
+/* So much more CPU takes the one in use, for another to take over. */
+#define THRIFT_PERCENT	25
 #define HOPELESS_PERCENT	50	/* a phase so much slower than the best ends early: */
 #define HOPELESS_PART	4	/* after this part of its writes */
 #define FIGURE_MAX	UINT32_MAX	/* of two figures the product fits */
@@ -48,7 +49,8 @@ static struct gyre__device *find_device(struct gyre__methods *methods, uint64_t 
 {
 	struct gyre__device *device, *oldest = NULL;
 
-	for (device = methods->devices; device < methods->devices + GYRE__METHOD_DEVICES; device++) {
+	for (device = methods->devices; device < methods->devices + GYRE__METHOD_DEVICES;
+	     device++) {
 		if (device->used && device->device == number)
 			return device;
 		if (device->inside == 0 && (!oldest || device->used < oldest->used))

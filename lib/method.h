@@ -33,12 +33,14 @@ struct gyre__lesson {
 	enum gyre__method method;		/* of this phase */
 	uint32_t phase;				/* n-th */
 	uint32_t count;				/* writes measured in it */
-	uint32_t since_explored, pause;		/* phases since another was tried, and until one is */
+	/* Phases since another was tried, and until one is. */
+	uint32_t since_explored, pause;
 	enum gyre__method preferred;		/* the one in use, once has_preferred */
 	enum gyre__method promising;		/* the next to be tried; GYRE__METHODS: whichever */
 	bool has_preferred;
 	uint64_t sum_ns, cpu_start_ns;
-	uint64_t limit_ns;			/* a write, where the phase ends early; 0: it does not */
+	/* A write, where the phase ends early; 0: it does not. */
+	uint64_t limit_ns;
 	uint32_t rounds[GYRE__METHODS];		/* phases that each method had */
 	uint64_t cost_ns[GYRE__METHODS], cpu_ns[GYRE__METHODS];
 };

@@ -75,7 +75,10 @@ static void note_last_call(struct offloaded *call, const struct gyre__thread *se
 	memcpy(call->last_error, self->last_error, sizeof(call->last_error));
 }
 
-/* Where the thread's record could not be made, begin_helper() has failed, and user code finds none either. */
+/*
+ * Where the thread's record could not be made, begin_helper() has failed, and user code finds none
+ * either.
+ */
 static void run_here(struct offloaded *call, struct gyre__thread *self)
 {
 	struct gyre__context *context = self->context;

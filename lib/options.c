@@ -248,17 +248,19 @@ static enum gyre_status copy_sized(const char *what, const void *from, size_t si
 	memcpy(&size, from, sizeof(size));
 	if (size < size_0_1)
 		return gyre__fail(FUNCTION, GYRE_INVALID,
-				  "the size in struct %s is %zu, version 0.1 has %zu; set it to sizeof(struct %s)",
+				  "the size in struct %s is %zu, version 0.1 has %zu; set it to "
+				  "sizeof(struct %s)",
 				  what, size, size_0_1, what);
 	if (size > STRUCT_SIZE_MAX)
 		return gyre__fail(FUNCTION, GYRE_INVALID,
-				  "the size in struct %s is %zu, more than %d; set it to sizeof(struct %s)",
+				  "the size in struct %s is %zu, more than %d; set it to "
+				  "sizeof(struct %s)",
 				  what, size, STRUCT_SIZE_MAX, what);
 	for (i = known; i < size; i++) {
 		if (((const char *)from)[i])
 			return gyre__fail(FUNCTION, GYRE_INVALID,
-					  "struct %s has something set at byte %zu, and gyre %s knows %zu; "
-					  "the program needs a newer library",
+					  "struct %s has something set at byte %zu, and gyre %s "
+					  "knows %zu; the program needs a newer library",
 					  what, i, gyre_version(), known);
 	}
 	memcpy(to, from, size < known ? size : known);

@@ -22,8 +22,9 @@
 static enum gyre_status refuse_closed(const char *function, const struct gyre *rt)
 {
 	if (gyre__runtime_is_forked(rt))
-		return gyre__fail(function, GYRE_CLOSED, "the runtime belongs to the parent of this "
-				  "forked process: open another here");
+		return gyre__fail(function, GYRE_CLOSED,
+				  "the runtime belongs to the parent of this forked process: open "
+				  "another here");
 	return gyre__fail(function, GYRE_CLOSED, "the runtime is closed");
 }
 
@@ -186,13 +187,16 @@ static enum gyre_status refuse_start(const struct gyre__crew_config *config, int
 		return gyre__fail("gyre_open", GYRE_UNSUPPORTED, "%s", reason);
 	}
 	if (error == -ENOMEM)
-		return gyre__fail("gyre_open", GYRE_NO_MEMORY, "the kernel has no memory for ring %u of "
-				  "%u: each locks %zu KiB of RLIMIT_MEMLOCK, which counts all rings of "
-				  "this user: raise it, or lower ring_entries, inflight_max or workers",
-				  worker + 1, config->workers, gyre__ring_memlock(&config->ring) / 1024);
+		return gyre__fail("gyre_open", GYRE_NO_MEMORY,
+				  "the kernel has no memory for ring %u of %u: each locks %zu KiB "
+				  "of RLIMIT_MEMLOCK, which counts all rings of this user: raise "
+				  "it, or lower ring_entries, inflight_max or workers",
+				  worker + 1, config->workers,
+				  gyre__ring_memlock(&config->ring) / 1024);
 	if (error == -EINVAL)
-		return gyre__fail("gyre_open", GYRE_UNSUPPORTED, "io_uring_setup: this kernel lacks what is "
-				  "needed: Linux 5.11 or later");
+		return gyre__fail("gyre_open", GYRE_UNSUPPORTED,
+				  "io_uring_setup: this kernel lacks what is needed: Linux 5.11 or "
+				  "later");
 	return gyre__fail_system("gyre_open", error, step);
 }
 
@@ -337,7 +341,8 @@ static void close_once(struct gyre *rt)
 	gyre__sys->mutex_lock(&rt->close_lock);
 	if (!rt->stopped) {
 		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
-		gyre__offload_close(rt->offload);	/* tasks may have needed it until their end */
+		/* Tasks may have needed it until their end. */
+		gyre__offload_close(rt->offload);
 		rt->stopped = true;
 	}
 	gyre__sys->mutex_unlock(&rt->close_lock);
@@ -351,9 +356,9 @@ static enum gyre_status close_from_inside(struct gyre *rt)
 	gyre__store(&rt->closed, 1, seq_cst);
 	for (i = 0; i < rt->crew->count; i++)
 		gyre__ring_seal(&rt->crew->worker[i]->ring, rt->settings.drain_ns);
-	return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a task of the runtime, or one for which "
-			  "such a task waits, cannot wait for its own end: the runtime takes no more "
-			  "calls, and ends without it");
+	return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK,
+			  "a task of the runtime, or one for which such a task waits, cannot wait "
+			  "for its own end: the runtime takes no more calls, and ends without it");
 }
 
 static void close_elsewhere(void *arg)

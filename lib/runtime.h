@@ -28,7 +28,8 @@ struct gyre {
 	const uint32_t *guard;		/* a page that a forked child finds empty; else id */
 	uint32_t id;			/* not zero */
 	_Atomic uint32_t closed;	/* takes no more calls */
-	_Atomic uint32_t helpers_waiting;	/* for what may need a helper in its turn; see lib/offload.c */
+	/* For what may need a helper in its turn; see lib/offload.c. */
+	_Atomic uint32_t helpers_waiting;
 	_Atomic uint32_t visitors;	/* tasks of other runtimes that are in a call of this one */
 	enum gyre__route route;
 
@@ -41,7 +42,8 @@ struct gyre {
 
 	/* Of threads that have gone; under the lock of lib/thread.c. */
 	uint64_t calls, calls_in_caller;
-	struct gyre *next, *prev;	/* all that are open, for those who know only an id; ditto */
+	/* All that are open, for those who know only an id; ditto. */
+	struct gyre *next, *prev;
 };
 
 /* In a child that was forked from the process that opened it. */
@@ -92,7 +94,10 @@ static inline void gyre__thread_leave(struct gyre__thread *self)
 struct gyre *gyre__runtime_visit(struct gyre__thread *self, uint32_t id);
 void gyre__runtime_end_visit(struct gyre *rt);
 
-/* In the list of those that are open, from the end of gyre_open() to the end of gyre_free()'s close. */
+/*
+ * In the list of those that are open, from the end of gyre_open() to the end of gyre_free()'s
+ * close.
+ */
 void gyre__runtime_list(struct gyre *rt);
 void gyre__runtime_unlist(struct gyre *rt);
 

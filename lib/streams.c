@@ -126,7 +126,8 @@ enum gyre_status gyre_stream_open_buffers(gyre_prep_fn *prep, void *arg, size_t 
 					  unsigned buffers, struct gyre_stream **ret)
 {
 	if (buffer_size == 0 || buffers == 0)
-		return gyre__fail(__func__, GYRE_INVALID, "%s is 0", buffers ? "buffer_size" : "buffers");
+		return gyre__fail(__func__, GYRE_INVALID, "%s is 0",
+				  buffers ? "buffer_size" : "buffers");
 	return open_stream(__func__, prep, arg, buffer_size, buffers, ret);
 }
 
@@ -149,7 +150,8 @@ static enum gyre_status check_use(const char *function, const struct gyre__task 
 	if (stream->held.job != task->job)
 		return gyre__fail(function, GYRE_INVALID, "the stream belongs to another job");
 	if (stream->waiting)
-		return gyre__fail(function, GYRE_INVALID, "another task waits for this stream already");
+		return gyre__fail(function, GYRE_INVALID,
+				  "another task waits for this stream already");
 	return GYRE_OK;
 }
 

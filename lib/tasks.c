@@ -21,8 +21,10 @@ enum gyre_status gyre__refuse_no_task(const char *function)
 
 	if (self && gyre__thread_is_in_prep(self))
 		return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
-	return gyre__fail(function, GYRE_NO_REACTOR, "no reactor running on this thread: %s() is for "
-			  "tasks, which gyre_block_on() and gyre_spawn() start", function);
+	return gyre__fail(function, GYRE_NO_REACTOR,
+			  "no reactor running on this thread: %s() is for tasks, which "
+			  "gyre_block_on() and gyre_spawn() start",
+			  function);
 }
 
 /* ------------------------------------------------------------- siblings -- */
@@ -38,9 +40,10 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 		return gyre__fail(__func__, GYRE_INVALID, "fn is NULL");
 	child = gyre__job_go(task->job, task, fn, arg, ret);
 	if (gyre__unlikely(!child))
-		return gyre__fail(__func__, GYRE_NO_MEMORY, "no memory for a task: its stack of %zu "
-				  "KiB with a guard (see vm.max_map_count where the kernel has no "
-				  "MADV_GUARD_INSTALL), or its place in the worker's tables",
+		return gyre__fail(__func__, GYRE_NO_MEMORY,
+				  "no memory for a task: its stack of %zu KiB with a guard (see "
+				  "vm.max_map_count where the kernel has no MADV_GUARD_INSTALL), "
+				  "or its place in the worker's tables",
 				  task->job->stack_size / 1024);
 	self = gyre__thread_of_task(task);
 	if (gyre__unlikely(self->context))
@@ -144,15 +147,18 @@ static enum gyre_status report_join(struct gyre__task *task, enum gyre__task_end
 				    int *ret_result)
 {
 	if (gyre__unlikely(end != GYRE__TASK_RETURNED))
-		return gyre__fail_effect("gyre_join", GYRE_CANCELLED, GYRE_EFFECT_UNKNOWN, "the task was "
-					 "cancelled, and did not stop by itself: it was dropped");
+		return gyre__fail_effect("gyre_join", GYRE_CANCELLED, GYRE_EFFECT_UNKNOWN,
+					 "the task was cancelled, and did not stop by itself: it "
+					 "was dropped");
 	if (ret_result)
 		*ret_result = result;
 	gyre__thread_succeed(gyre__thread_of_task(task));
 	return GYRE_OK;
 }
 
-/* In a task that was cancelled, what is joined is cancelled, too, and then waited for all the same. */
+/*
+ * In a task that was cancelled, what is joined is cancelled, too, and then waited for all the same.
+ */
 static enum gyre_status wait_and_join(struct gyre__task *task, struct gyre__task *target,
 				      bool cancelled, int *ret_result)
 {
@@ -182,8 +188,8 @@ enum gyre_status gyre_join(struct gyre_task *handle, int *ret_result)
 	cancelled = gyre__task_may_wait(task) != GYRE_OK;
 	slot = gyre__task_find(task->home, handle);
 	if (gyre__unlikely(!slot))
-		return gyre__fail(__func__, GYRE_INVALID, "not a task of this worker, or one that was "
-				  "joined already");
+		return gyre__fail(__func__, GYRE_INVALID,
+				  "not a task of this worker, or one that was joined already");
 	target = slot->owner;
 	if (gyre__unlikely((slot->ended ? slot->owner : target->job) != task->job))
 		return gyre__fail(__func__, GYRE_INVALID, "the task belongs to another job");
@@ -223,8 +229,9 @@ enum gyre_status gyre_join_all(void)
 	}
 	gyre__task_forget_ended(task->home, task->job, task);
 	if (gyre__task_is_cancelled(task) && !task->shielded)
-		return gyre__fail(__func__, GYRE_CANCELLED, "the task was cancelled, and with it those "
-				  "that it had started: all of them have ended");
+		return gyre__fail(__func__, GYRE_CANCELLED,
+				  "the task was cancelled, and with it those that it had started: "
+				  "all of them have ended");
 	gyre__thread_succeed(gyre__thread_of_task(task));
 	return GYRE_OK;
 }
@@ -287,7 +294,8 @@ enum gyre_status gyre_sleep(uint64_t ns)
 		gyre__task_yield(task);
 	else if (gyre__task_park_until(task, &wait, ns == GYRE_FOREVER ? GYRE__NEVER :
 				       gyre__deadline(gyre__sys->now_ns(), ns)))
-		return gyre__fail(__func__, GYRE_CANCELLED, "the task was cancelled while it slept");
+		return gyre__fail(__func__, GYRE_CANCELLED,
+				  "the task was cancelled while it slept");
 	gyre__thread_succeed(gyre__thread_of_task(task));
 	return GYRE_OK;
 }
@@ -300,12 +308,14 @@ static enum gyre_status report_local(enum gyre_status status)
 
 	switch (status) {
 	case GYRE_SYSTEM:
-		return gyre__fail(function, status, "create gave NULL; it is tried again next time");
+		return gyre__fail(function, status,
+				  "create gave NULL; it is tried again next time");
 	case GYRE_WOULD_DEADLOCK:
-		return gyre__fail(function, status, "it is being made just now, by who waits for this "
-				  "very task");
+		return gyre__fail(function, status,
+				  "it is being made just now, by who waits for this very task");
 	case GYRE_CLOSED:
-		return gyre__fail(function, status, "the worker ends, and its locals are destroyed");
+		return gyre__fail(function, status,
+				  "the worker ends, and its locals are destroyed");
 	case GYRE_NO_MEMORY:
 		return gyre__fail(function, status, "out of memory, or more than %d locals on one "
 				  "worker", GYRE__LOCALS_MAX);
@@ -323,8 +333,8 @@ enum gyre_status gyre_local_get(struct gyre_local *local, void **ret)
 	if (gyre__unlikely(!task))
 		return gyre__refuse_no_task(__func__);
 	if (gyre__unlikely(!local || !local->create || !ret))
-		return gyre__fail(__func__, GYRE_INVALID, "%s is NULL", !local ? "local" : !ret ? "ret" :
-				  "local->create");
+		return gyre__fail(__func__, GYRE_INVALID, "%s is NULL",
+				  !local ? "local" : !ret ? "ret" : "local->create");
 	status = gyre__local_get(task, local, &value);
 	if (gyre__unlikely(status != GYRE_OK))
 		return report_local(status);
@@ -344,8 +354,10 @@ static void *refuse_memory(const char *function, size_t size)
 	if (!task)
 		gyre__refuse_no_task(function);
 	else
-		gyre__fail(function, GYRE_NO_MEMORY, "%zu bytes do not fit: the job may have %zu in all "
-			   "(arena_max), or the process has no more", size, task->job->arena.max);
+		gyre__fail(function, GYRE_NO_MEMORY,
+			   "%zu bytes do not fit: the job may have %zu in all (arena_max), or the "
+			   "process has no more",
+			   size, task->job->arena.max);
 	return NULL;
 }
 
@@ -354,7 +366,8 @@ __attribute__((__noinline__))
 static void *alloc_slow(size_t size)
 {
 	const struct gyre__task *task = gyre__current_task();
-	void *ptr = task ? gyre__arena_alloc_slow(&task->job->arena, size, GYRE__ARENA_ALIGN) : NULL;
+	void *ptr = task ? gyre__arena_alloc_slow(&task->job->arena, size, GYRE__ARENA_ALIGN) :
+			   NULL;
 
 	return ptr ? ptr : refuse_memory("gyre_alloc", size);
 }
@@ -436,7 +449,8 @@ static char *panic_text(const struct gyre__task *task, const char *format, va_li
 		snprintf(text + n, (size_t)(GYRE__PANIC_MAX - n), " (in an offloaded function)");
 	else if (n >= 0 && n < GYRE__PANIC_MAX)
 		snprintf(text + n, (size_t)(GYRE__PANIC_MAX - n), " (job %s, worker %d)",
-			 task->job->name ? task->job->name : "without a name", gyre_current_worker());
+			 task->job->name ? task->job->name : "without a name",
+			 gyre_current_worker());
 	return text;
 }
 

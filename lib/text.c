@@ -45,7 +45,8 @@ void gyre__text_add(struct gyre__text *text, const char *format, ...)
 	va_start(args, format);
 	len = vsnprintf(NULL, 0, format, args);
 	va_end(args);
-	if (len < 0 || ((size_t)len >= text->size - text->len && text_grow(text, (size_t)len) < 0)) {
+	if (len < 0 ||
+	    ((size_t)len >= text->size - text->len && text_grow(text, (size_t)len) < 0)) {
 		text->failed = 1;
 		return;
 	}
@@ -111,8 +112,8 @@ enum gyre_status gyre__text_send(const struct gyre__text *text, int fd, const ch
 		return gyre__succeed();
 	status = gyre__fail_effect(function, GYRE_SYSTEM,
 				   begun ? GYRE_EFFECT_UNKNOWN : GYRE_EFFECT_NONE,
-				   "cannot write to descriptor %d: %s, %s", fd, strerrorname_np(-rc),
-				   strerrordesc_np(-rc));
+				   "cannot write to descriptor %d: %s, %s", fd,
+				   strerrorname_np(-rc), strerrordesc_np(-rc));
 	errno = -rc;
 	return status;
 }

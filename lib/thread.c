@@ -385,7 +385,8 @@ void gyre__threads_count(struct gyre *rt, uint64_t *calls, uint64_t *calls_in_ca
 		for (i = 0; i < GYRE__HOMES; i++)
 			if (gyre__load(&thread->homes[i].rt, relaxed) == rt) {
 				*calls += gyre__load(&thread->homes[i].calls, relaxed);
-				*calls_in_caller += gyre__load(&thread->homes[i].calls_in_caller, relaxed);
+				*calls_in_caller += gyre__load(&thread->homes[i].calls_in_caller,
+							       relaxed);
 			}
 	unlock_threads();
 }
@@ -469,7 +470,8 @@ const char *gyre_last_error(void)
 	const struct gyre__thread *self = gyre__thread_look();
 
 	if (!self)
-		return "nothing is noted for this thread or task: it has made no call yet, or out of memory";
+		return "nothing is noted for this thread or task: it has made no call yet, or out "
+		       "of memory";
 	return self->last_status != GYRE_OK || self->remarked ? self->last_error :
 	       "no error: the last call succeeded";
 }

@@ -34,11 +34,13 @@ struct gyre__home {
 struct gyre__cache_hint {
 	int fd;
 	bool try;
-	uint8_t left;			/* uses before it is looked up again, as numbers are used again; 0: unknown */
+	/* Uses before it is looked up again, as numbers are used again; 0: unknown. */
+	uint8_t left;
 };
 
 #define GYRE__CACHE_HINTS	64
-#define GYRE__HOMES		4	/* runtimes that a thread can use in turn at no extra cost */
+/* Runtimes that a thread can use in turn at no extra cost. */
+#define GYRE__HOMES		4
 #define GYRE__BATCH_KEPT	1024	/* ops whose arrays stay with the thread */
 
 struct gyre__thread {
@@ -69,7 +71,8 @@ struct gyre__thread {
 	struct gyre__running running;
 	struct gyre__task *task;	/* whose record this is; NULL: a thread's */
 	struct gyre__task_waiter task_waiter;
-	struct gyre *visits;		/* a task's: another runtime than its own that it is in a call of */
+	/* A task's: another runtime than its own that it is in a call of. */
+	struct gyre *visits;
 	/* A helper's: whose; the job on whose behalf it runs something now; and what. */
 	struct gyre *helps;
 	struct gyre__job *serves;
@@ -78,7 +81,8 @@ struct gyre__thread {
 
 	enum gyre_status last_status;
 	enum gyre_effect last_effect;
-	bool remarked;			/* last_error says something, though the status is GYRE_OK */
+	/* last_error says something, though the status is GYRE_OK. */
+	bool remarked;
 	char last_error[256];
 
 	/* A thread's alone: a task's record ends above. */

@@ -64,8 +64,10 @@ static inline enum gyre_effect gyre__verdict_effect(gyre__verdict verdict)
 #define GYRE__BATCH_TIMED	(1u << 1)	/* at least one op has a time-out */
 #define GYRE__BATCH_CONTROL	(1u << 2)	/* no ops: control(ring, batch) instead */
 #define GYRE__BATCH_NOWAIT	(1u << 3)	/* at least one op does not wait for room */
-#define GYRE__BATCH_RETAINED	(1u << 4)	/* with CONTROL: the control keeps it, and tells whoever waits itself */
-#define GYRE__BATCH_PATIENT	(1u << 5)	/* waits for a device: in a crowd, nobody spins for it */
+/* With CONTROL: the control keeps it, and tells whoever waits itself. */
+#define GYRE__BATCH_RETAINED	(1u << 4)
+/* Waits for a device: in a crowd, nobody spins for it. */
+#define GYRE__BATCH_PATIENT	(1u << 5)
 
 /* Writes what has changed: a line that stays as it was stays in both caches. */
 #define gyre__set_if_changed(lvalue, value) \
@@ -93,13 +95,17 @@ struct gyre__batch {
 	uint64_t next_deadline_ns;		/* of what is not started; GYRE__NEVER */
 	uint32_t started;
 	uint32_t answered;
-	uint32_t seen_window;			/* outlives the reply: see note_caller() in turn.c */
+	/* Outlives the reply: see note_caller() in turn.c. */
+	uint32_t seen_window;
 	bool odd;				/* a verdict was written */
 
 	/* Rare: written before the push where a flag says that it matters. */
 	gyre__verdict *verdicts GYRE__OWN_LINE;	/* all zero at the push */
 	uint64_t start_ns;			/* time-outs count from here */
-	/* Owner thread. True: done, answer it; false: ask again after each turn. Of a RETAINED one neither. */
+	/*
+	 * Owner thread. True: done, answer it; false: ask again after each turn. Of a RETAINED one
+	 * neither.
+	 */
 	bool (*control)(struct gyre__ring *ring, struct gyre__batch *batch);
 	void *control_arg;
 };

@@ -72,7 +72,8 @@ int gyre__buffers_add(struct gyre__ring *ring, struct gyre__buffer_row *row, boo
 	if (register_it) {
 		rc = buffers_make_table(ring);
 		if (rc == 0)
-			rc = buffers_update(ring, row->index, (struct iovec){ row->data, row->len });
+			rc = buffers_update(ring, row->index,
+					    (struct iovec){ row->data, row->len });
 		if (rc < 0)
 			return rc;
 	}

@@ -58,7 +58,8 @@ static void bury_call(struct gyre__ring *ring, struct gyre__op *op, gyre__verdic
 		ring->launched--;	/* the kernel never had it */
 	else if (op->opcode == IORING_OP_FSYNC && op->reason != GYRE__OP_CUT &&
 		 !op->refused_flush && ring->config.failed)
-		gyre__failed_mark(ring->config.failed, op->fd, -EIO);	/* it may have failed, unheard */
+		/* It may have failed, unheard. */
+		gyre__failed_mark(ring->config.failed, op->fd, -EIO);
 
 	if (op->chain != GYRE__NO_SLOT) {
 		batch->results[index] = result;
@@ -191,7 +192,9 @@ bool gyre__ring_turn_buried(struct gyre__ring *ring)
 	return did;
 }
 
-/* Nothing is left to enter the kernel with: whoever pushes writes the eventfd, and that is polled. */
+/*
+ * Nothing is left to enter the kernel with: whoever pushes writes the eventfd, and that is polled.
+ */
 void gyre__ring_wait_buried(struct gyre__ring *ring)
 {
 	struct pollfd wake = { .fd = ring->wake_fd, .events = POLLIN };

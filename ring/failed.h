@@ -76,16 +76,20 @@ int gyre__failed_find_open(struct gyre__failed *failed, int fd);
 
 static inline int gyre__failed_look(struct gyre__failed *failed, int fd)
 {
-	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ? 0 : gyre__failed_find(failed, fd);
+	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ?
+	       0 : gyre__failed_find(failed, fd);
 }
 
 static inline int gyre__failed_look_open(struct gyre__failed *failed, int fd)
 {
-	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ? 0 :
-								      gyre__failed_find_open(failed, fd);
+	return gyre__likely(gyre__load(&failed->any, relaxed) == 0) ?
+	       0 : gyre__failed_find_open(failed, fd);
 }
 
-/* 0; -ENOSPC: every file counts as failed, and so does this one still; or a negative errno of statx(). */
+/*
+ * 0; -ENOSPC: every file counts as failed, and so does this one still; or a negative errno of
+ * statx().
+ */
 int gyre__failed_forget(struct gyre__failed *failed, int fd);
 
 #endif

@@ -180,7 +180,8 @@ static void complete_chained(struct gyre__ring *ring, struct gyre__op *op)
 	struct gyre__op_more *more = gyre__op_more(&ring->table, first);
 	struct gyre__batch *batch = op->batch;
 
-	batch->verdicts[op->index] = verdict_of(op);	/* before the result: a cut one has another */
+	/* Before the result: a cut one has another. */
+	batch->verdicts[op->index] = verdict_of(op);
 	if (op->opcode == IORING_OP_FSYNC)
 		batch->verdicts[op->index] = complete_flush(ring, op, batch->verdicts[op->index]);
 	batch->results[op->index] = (struct gyre__result){ op->res, op->cqe_flags };

@@ -13,7 +13,8 @@
 
 struct gyre__fork_guard {
 	int *fds[GYRE__FORK_FDS];	/* -1: none; -1 in a child from the start */
-	void **mapping;			/* with MADV_DONTFORK: NULL in a child, where something else may lie there */
+	/* With MADV_DONTFORK: NULL in a child, where something else may lie there. */
+	void **mapping;
 	struct gyre__fork_guard *next, *prev;
 };
 

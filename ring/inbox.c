@@ -4,7 +4,8 @@
 #include "batch.h"
 #include "sys.h"
 
-_Static_assert(_Alignof(struct gyre__batch) > GYRE__INBOX_BITS, "the bits need a batch's alignment");
+_Static_assert(_Alignof(struct gyre__batch) > GYRE__INBOX_BITS, "the bits need a batch's "
+								"alignment");
 
 bool gyre__inbox_seal(struct gyre__inbox *inbox)
 {

@@ -38,7 +38,8 @@ const char *gyre__op_state_name(enum gyre__op_state state)
 /* Mapped, not allocated: a slot that is never used costs no memory. */
 static int op_table_map(size_t len, void **ret)
 {
-	return gyre__sys->mmap(len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, ret);
+	return gyre__sys->mmap(len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0,
+			       ret);
 }
 
 int gyre__op_table_open(struct gyre__op_table *table, uint32_t inflight_max, uint32_t reserved)

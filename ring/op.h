@@ -27,9 +27,12 @@ enum gyre__op_state {
 	GYRE__OP_FREE = 0,	/* in the free list */
 	GYRE__OP_FLYING,	/* its SQE is filled: its memory may be the kernel's */
 	GYRE__OP_ASKED,		/* flying; its end is wanted, and waits for a cancel slot */
-	GYRE__OP_CANCELLING,	/* flying; a cancel is on its way, and the target's CQE outstanding */
-	GYRE__OP_HELD,		/* its result is here, the kernel still reads its memory: a notification follows */
-	GYRE__OP_LEFT,		/* answered at its time-out; flying on in a buffer of the library's own */
+	/* Flying; a cancel is on its way, and the target's CQE outstanding. */
+	GYRE__OP_CANCELLING,
+	/* Its result is here, the kernel still reads its memory: a notification follows. */
+	GYRE__OP_HELD,
+	/* Answered at its time-out; flying on in a buffer of the library's own. */
+	GYRE__OP_LEFT,
 	GYRE__OP_DONE,		/* its final CQE is copied; answered before this turn ends */
 	GYRE__OP_STATES
 };
@@ -54,15 +57,19 @@ struct gyre__op {
 	uint32_t generation;
 	int32_t res;
 	uint32_t cqe_flags;
-	uint32_t sq_position;		/* of its SQE: what the kernel has not consumed it never saw */
+	/* Of its SQE: what the kernel has not consumed it never saw. */
+	uint32_t sq_position;
 	uint32_t next;			/* slot: in the free or the completed list */
 	int32_t fd;			/* for dumps */
 	uint8_t state;			/* enum gyre__op_state; see gyre__op_set_state() */
 	uint8_t opcode;
 	uint8_t reason;			/* enum gyre__op_reason */
-	bool late_file : 1;		/* the kernel looks its descriptor up after the submission */
-	bool refused_flush : 1;		/* of a file that has failed: flushed no descriptor instead */
-	bool stream : 1;		/* multishot: CQEs with F_MORE are results, and change no state */
+	/* The kernel looks its descriptor up after the submission. */
+	bool late_file : 1;
+	/* Of a file that has failed: flushed no descriptor instead. */
+	bool refused_flush : 1;
+	/* Multishot: CQEs with F_MORE are results, and change no state. */
+	bool stream : 1;
 	uint64_t since_ns;		/* coarse: when its turn began */
 	uint32_t timer;			/* its place in the heap, or GYRE__NO_SLOT */
 	uint32_t chain;			/* slot of its chain's first op, or GYRE__NO_SLOT */
@@ -73,11 +80,15 @@ _Static_assert(sizeof(struct gyre__op) == GYRE__CACHE_LINE, "one op, one cache l
 /* What few ops need, in an array of its own. */
 struct gyre__op_more {
 	struct gyre__buffer_row *left_buffer;	/* quarantined by an op that its caller left */
-	int32_t flush_error;			/* of a refused_flush: what its file has failed with */
-	uint64_t retry_ns;			/* a cancel that found nothing is sent again after so long */
-	uint32_t chain_left;			/* in the first op's: ops of the chain without a final CQE */
+	/* Of a refused_flush: what its file has failed with. */
+	int32_t flush_error;
+	/* A cancel that found nothing is sent again after so long. */
+	uint64_t retry_ns;
+	/* In the first op's: ops of the chain without a final CQE. */
+	uint32_t chain_left;
 	uint32_t chain_len;
-	bool chain_asked;			/* in the first op's: the end of one of its ops was asked for */
+	/* In the first op's: the end of one of its ops was asked for. */
+	bool chain_asked;
 	struct gyre__stream *stream;		/* whose op this is, if it is a stream's */
 };
 
@@ -89,7 +100,8 @@ struct gyre__op_table {
 	struct gyre__op *ops;
 	struct gyre__op_more *more;
 	uint32_t size;			/* slots in all */
-	uint32_t reserved;		/* of which so many are the library's: cancels, the wake-up */
+	/* Of which so many are the library's: cancels, the wake-up. */
+	uint32_t reserved;
 	uint32_t used;			/* slots ever used: what lies past it was never touched */
 	uint32_t free;			/* list of slots */
 	uint32_t live;			/* ops not FREE */

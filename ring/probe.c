@@ -67,10 +67,13 @@ void gyre__probe_explain(int error, char *text, size_t size)
 		snprintf(text, size, "io_uring is switched off on this machine: "
 			 "set the sysctl kernel.io_uring_disabled to 0");
 	else if (error == -EPERM && level == 1 && !seccomp_filters_us())
-		snprintf(text, size, "the sysctl kernel.io_uring_disabled is 1 and this process is not "
-			 "privileged: set it to 0, or kernel.io_uring_group to a group of this process");
+		snprintf(text, size,
+			 "the sysctl kernel.io_uring_disabled is 1 and this process is not "
+			 "privileged: set it to 0, or kernel.io_uring_group to a group of this "
+			 "process");
 	else if (seccomp_filters_us())
-		snprintf(text, size, "a seccomp filter refuses io_uring_setup (%s): allow io_uring_setup, "
+		snprintf(text, size,
+			 "a seccomp filter refuses io_uring_setup (%s): allow io_uring_setup, "
 			 "io_uring_enter and io_uring_register in the container's seccomp profile",
 			 error == -EPERM ? "EPERM" : "ENOSYS");
 	else if (error == -ENOSYS)

@@ -78,7 +78,9 @@ static void reply_poll(struct gyre__reply *reply)
 		gyre__sys->sleep_ns(POLL_NS);
 }
 
-/* The worker has found ASLEEP, or will: its one write of the eventfd is waited for and taken out. */
+/*
+ * The worker has found ASLEEP, or will: its one write of the eventfd is waited for and taken out.
+ */
 static void reply_take_wakeup(struct gyre__reply *reply)
 {
 	if (gyre__sys->eventfd_read(reply->eventfd) < 0) {

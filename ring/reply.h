@@ -33,7 +33,8 @@ struct gyre__reply {
 	int eventfd;				/* -1: not made yet, or of no use any more */
 	uint64_t expected;			/* replies asked for so far */
 	struct gyre__spin spin;
-	struct gyre__spin job_spin;		/* of waits for jobs: how long these take says nothing about ops */
+	/* Of waits for jobs: how long these take says nothing about ops. */
+	struct gyre__spin job_spin;
 };
 
 /* 0, or a negative errno of eventfd(). */

@@ -264,7 +264,8 @@ int gyre__ring_enable(struct gyre__ring *ring)
 {
 	ring->owner = gyre__sys->thread_id();
 	ring->now_ns = gyre__sys->now_ns();
-	return gyre__sys->uring_register(ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	return gyre__sys->uring_register(ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+					 0);
 }
 
 void gyre__ring_let_go(struct gyre__ring *ring)
@@ -294,7 +295,8 @@ size_t gyre__ring_memlock(const struct gyre__ring_config *config)
 		cq *= 2;
 	/* SQEs; CQEs, the SQ's array and the heads and tails, each rounded up to pages */
 	return (sq * sizeof(struct io_uring_sqe) + 4095) / 4096 * 4096 +
-	       (cq * sizeof(struct io_uring_cqe) + sq * sizeof(unsigned) + 192 + 4095) / 4096 * 4096;
+	       (cq * sizeof(struct io_uring_cqe) + sq * sizeof(unsigned) + 192 + 4095) / 4096 *
+		       4096;
 }
 
 /* ---------------------------------------------------- from other threads -- */

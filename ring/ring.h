@@ -26,7 +26,8 @@
 #include "timer.h"
 #include "waiter.h"
 
-#define GYRE__RING_RESERVED	16	/* op slots that are the library's: cancels and the wake-up */
+/* Op slots that are the library's: cancels and the wake-up. */
+#define GYRE__RING_RESERVED	16
 #define GYRE__RING_WAKES_MAX	64	/* sleepers told at once at the end of a turn */
 
 struct gyre__failed;
@@ -50,7 +51,8 @@ enum gyre__ring_phase {
 	GYRE__RING_RUNNING = 0,	/* takes and answers */
 	GYRE__RING_DRAINING,	/* sealed: finishes what it has, until drain_deadline_ns */
 	GYRE__RING_CANCELLING,	/* sealed: everything has been asked to end */
-	GYRE__RING_BURIED,	/* cannot go on: all ops were answered; waits for its guests to leave */
+	/* Cannot go on: all ops were answered; waits for its guests to leave. */
+	GYRE__RING_BURIED,
 	GYRE__RING_DEAD,	/* cannot go on: everything was answered, the kernel has let go */
 	GYRE__RING_ENDED	/* drained, closed */
 };
@@ -82,7 +84,8 @@ struct gyre__ring {
 
 	/* The owner's from here on. */
 	struct io_uring uring GYRE__OWN_LINE;	/* filled by us, for liburing's inline half */
-	uint32_t sq_tail;			/* SQEs filled; the kernel's tail follows at the submit */
+	/* SQEs filled; the kernel's tail follows at the submit. */
+	uint32_t sq_tail;
 	bool sealed;				/* the seal was seen */
 	bool poke_taken;			/* see gyre__ring_take_inbox() */
 	bool wake_armed;			/* a read of wake_fd is in flight */
@@ -90,11 +93,13 @@ struct gyre__ring {
 	uint64_t owner;				/* its thread_id */
 	uint64_t now_ns;			/* coarse: the last look at the clock */
 	uint64_t arrivals;			/* batches taken so far */
-	uint64_t launched, completed_calls;	/* callers' ops: given to the kernel, and back from it */
+	/* Callers' ops: given to the kernel, and back from it. */
+	uint64_t launched, completed_calls;
 	uint32_t window, window_batches, window_callers;	/* see note_caller() */
 	uint32_t patient_batches;		/* in a row: GYRE__BATCH_PATIENT */
 	uint32_t wake_op;			/* the slot of that read */
-	int dying;				/* a fatal errno was seen: the turn ends in gyre__ring_die() */
+	/* A fatal errno was seen: the turn ends in gyre__ring_die(). */
+	int dying;
 	struct gyre__op_table table;
 	struct gyre__timers timers;
 	struct gyre__op_list completed;
@@ -103,18 +108,23 @@ struct gyre__ring {
 	uint32_t waiting_timed;			/* of waiting: have a time-out */
 	struct gyre__ring_streams streams;
 	struct gyre__spin spin;
-	uint64_t busy_ns;			/* current back-off of a submit the kernel refuses; 0: none */
-	uint64_t refused_since_ns;		/* with busy_ns: it has neither taken nor completed anything */
+	/* Current back-off of a submit the kernel refuses; 0: none. */
+	uint64_t busy_ns;
+	/* With busy_ns: it has neither taken nor completed anything. */
+	uint64_t refused_since_ns;
 	uint64_t drain_deadline_ns;
-	uint32_t guests;			/* what lives on this thread besides ops: it ends after them */
-	uint64_t guest_deadline_ns;		/* when the next of them wants to be looked at; GYRE__NEVER */
+	/* What lives on this thread besides ops: it ends after them. */
+	uint32_t guests;
+	/* When the next of them wants to be looked at; GYRE__NEVER. */
+	uint64_t guest_deadline_ns;
 	int wakes[GYRE__RING_WAKES_MAX];	/* eventfds of sleepers whose replies are given */
 	unsigned wake_count;
 
 	int wake_fd;				/* written by who pushes onto a sleeping inbox */
 	uint64_t wake_value;			/* the kernel reads it in here */
 	struct gyre__fork_guard fork_guard;
-	int tomb_fd;				/* end of file here: the kernel has let go of everything */
+	/* End of file here: the kernel has let go of everything. */
+	int tomb_fd;
 	struct gyre__features features;
 	uint8_t traits[GYRE__OPCODES];		/* GYRE__TRAIT_*, see sanitize.h */
 	struct gyre__ring_config config;

@@ -29,7 +29,8 @@ enum rule {
 #define NOP_INJECT_RESULT	(1u << 0)
 #define NOP_TASK_WORK		(1u << 4)
 #define POLL_LEVEL		(1u << 3)
-#define TIMER_FLAGS		((1u << 0) | (1u << 2) | (1u << 3) | (1u << 5))	/* ABS, BOOTTIME, REALTIME, ETIME_SUCCESS */
+/* ABS, BOOTTIME, REALTIME, ETIME_SUCCESS. */
+#define TIMER_FLAGS		((1u << 0) | (1u << 2) | (1u << 3) | (1u << 5))
 #define SPLICE_FIXED_IN		(1u << 31)
 #define SOCKET_POLL_FIRST	(1u << 0)
 #define SEND_FIXED_BUFFER	(1u << 2)
@@ -61,7 +62,8 @@ static const struct row rows[] = {
 	[12] = { "TIMEOUT_REMOVE", REFUSED, NAMES_OTHERS },
 	[13] = { "ACCEPT", DIRECT, NULL },
 	[14] = { "ASYNC_CANCEL", REFUSED, NAMES_OTHERS },
-	[15] = { "LINK_TIMEOUT", REFUSED, "it belongs to a link; gyre_op.timeout_ns does its work" },
+	[15] = { "LINK_TIMEOUT", REFUSED,
+		 "it belongs to a link; gyre_op.timeout_ns does its work" },
 	[16] = { "CONNECT", PLAIN, NULL },
 	[17] = { "FALLOCATE", PLAIN, NULL },
 	[18] = { "OPENAT", DIRECT, NULL },
@@ -145,7 +147,9 @@ static bool is_ours(const struct gyre__ring *ring, int fd)
 	return fd >= 0 && (fd == ring->wake_fd || fd == ring->uring.ring_fd || fd == ring->tomb_fd);
 }
 
-/* Not every opcode has a descriptor in sqe->fd: here it is a domain, a process, flags or nothing. */
+/*
+ * Not every opcode has a descriptor in sqe->fd: here it is a domain, a process, flags or nothing.
+ */
 static bool names_descriptor(uint8_t opcode)
 {
 	switch (opcode) {
@@ -190,7 +194,8 @@ static enum gyre__refusal check_zero_copy(const struct gyre__ring *ring,
 						  GYRE__REFUSED_FIXED_BUFFER;
 }
 
-static enum gyre__refusal check_splice(const struct gyre__ring *ring, const struct io_uring_sqe *sqe)
+static enum gyre__refusal check_splice(const struct gyre__ring *ring,
+				       const struct io_uring_sqe *sqe)
 {
 	if (is_ours(ring, sqe->splice_fd_in))
 		return GYRE__REFUSED_DESCRIPTOR;
@@ -325,7 +330,7 @@ static const struct stream_row stream_rows[] = {
 	{ 6, false, POLL_MULTI, 0, 0 },				/* POLL_ADD */
 	{ 13, false, 0, ACCEPT_MULTI, 0 },			/* ACCEPT */
 	{ 27, true, 0, RECV_MULTI, SOCKET_POLL_FIRST },		/* RECV */
-	{ 49, true, 0, 0, 0xffff },				/* READ_MULTISHOT: an I/O priority */
+	{ 49, true, 0, 0, 0xffff },				/* READ_MULTISHOT: a priority */
 };
 
 static const struct stream_row *stream_row_of(const struct io_uring_sqe *sqe)
@@ -388,28 +393,34 @@ static const char *const refusal_texts[GYRE__REFUSALS] = {
 				"reserved is not zero, it names another worker than the first op, "
 				"or it is a later op of a chain and has a time-out",
 	[GYRE__REFUSED_BLANK] = "the prep closure set no opcode: call one of io_uring_prep_*()",
-	[GYRE__REFUSED_OPCODE] = "the prep closure set an opcode that could hurt other callers of the ring",
-	[GYRE__REFUSED_SQE_FLAGS] = "the prep closure set SQE flags other than IOSQE_ASYNC: for links "
-				    "use GYRE_OP_LINK",
+	[GYRE__REFUSED_OPCODE] = "the prep closure set an opcode that could hurt other callers of "
+				 "the ring",
+	[GYRE__REFUSED_SQE_FLAGS] = "the prep closure set SQE flags other than IOSQE_ASYNC: for "
+				    "links use GYRE_OP_LINK",
 	[GYRE__REFUSED_PERSONALITY] = "the prep closure set a personality",
-	[GYRE__REFUSED_OP_FLAGS] = "the prep closure set flags of its opcode that could hurt other callers "
-				   "of the ring, such as multishot",
-	[GYRE__REFUSED_DIRECT] = "the prep closure asked for a result in the table of registered files",
-	[GYRE__REFUSED_FIXED_BUFFER] = "the memory does not lie inside the registered buffer that the "
-				       "prep closure names: take buf_index from gyre_buffer_index()",
+	[GYRE__REFUSED_OP_FLAGS] = "the prep closure set flags of its opcode that could hurt other "
+				   "callers of the ring, such as multishot",
+	[GYRE__REFUSED_DIRECT] = "the prep closure asked for a result in the table of registered "
+				 "files",
+	[GYRE__REFUSED_FIXED_BUFFER] = "the memory does not lie inside the registered buffer that "
+				       "the prep closure names: take buf_index from "
+				       "gyre_buffer_index()",
 	[GYRE__REFUSED_DESCRIPTOR] = "the descriptor is one of the library's own",
-	[GYRE__REFUSED_LEAVE] = "GYRE_OP_LEAVE needs one read, write, send or receive whose memory lies "
-				"inside a gyre_buffer",
+	[GYRE__REFUSED_LEAVE] = "GYRE_OP_LEAVE needs one read, write, send or receive whose memory "
+				"lies inside a gyre_buffer",
 	[GYRE__REFUSED_CHAIN] = "the chain ends in GYRE_OP_LINK, or is longer than ring_entries or "
 				"inflight_max",
 	[GYRE__REFUSED_UNSUPPORTED] = "this kernel does not know the opcode",
-	[GYRE__REFUSED_NO_STREAM] = "the prep closure of a stream set no multishot op: it may be ACCEPT, "
-				    "POLL_ADD, RECV or READ_MULTISHOT",
-	[GYRE__REFUSED_STREAM_FIELDS] = "the prep closure of a stream set SQE flags, an address, a length or a "
-					"buffer group: the library sets what belongs there",
-	[GYRE__REFUSED_STREAM_BUFFERS] = "a stream that receives or reads needs buffers, 1 to 32768 and at most "
-					 "1 GiB of them; one that accepts or polls has none",
-	[GYRE__REFUSED_NO_MULTISHOT] = "this kernel knows the opcode, but not that it can give many results",
+	[GYRE__REFUSED_NO_STREAM] = "the prep closure of a stream set no multishot op: it may be "
+				    "ACCEPT, POLL_ADD, RECV or READ_MULTISHOT",
+	[GYRE__REFUSED_STREAM_FIELDS] = "the prep closure of a stream set SQE flags, an address, a "
+					"length or a buffer group: the library sets what belongs "
+					"there",
+	[GYRE__REFUSED_STREAM_BUFFERS] = "a stream that receives or reads needs buffers, 1 to "
+					 "32768 and at most 1 GiB of them; one that accepts or "
+					 "polls has none",
+	[GYRE__REFUSED_NO_MULTISHOT] = "this kernel knows the opcode, but not that it can give "
+				       "many results",
 };
 
 const char *gyre__refusal_text(enum gyre__refusal refusal)

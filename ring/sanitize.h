@@ -23,23 +23,29 @@ enum gyre__refusal {
 	GYRE__REFUSED_OPCODE,
 	GYRE__REFUSED_SQE_FLAGS,
 	GYRE__REFUSED_PERSONALITY,
-	GYRE__REFUSED_OP_FLAGS,		/* multishot, fixed descriptors, a count of completions ... */
+	/* Multishot, fixed descriptors, a count of completions ... */
+	GYRE__REFUSED_OP_FLAGS,
 	GYRE__REFUSED_DIRECT,		/* a result in the table of registered files */
 	GYRE__REFUSED_FIXED_BUFFER,	/* a registered buffer that is none, or memory outside it */
 	GYRE__REFUSED_DESCRIPTOR,	/* one of the ring's own */
 	GYRE__REFUSED_LEAVE,		/* GYRE_OP_LEAVE with memory that is not a gyre_buffer's */
 	GYRE__REFUSED_CHAIN,		/* longer than the ring, or ends in a link */
 	GYRE__REFUSED_UNSUPPORTED,	/* allowed, but this kernel does not know it */
-	GYRE__REFUSED_NO_STREAM,	/* of a stream: not an opcode, or not the flag, that gives many results */
+	/* Of a stream: not an opcode, or not the flag, that gives many results. */
+	GYRE__REFUSED_NO_STREAM,
 	GYRE__REFUSED_STREAM_FIELDS,	/* of a stream: a field is set that is the library's */
-	GYRE__REFUSED_STREAM_BUFFERS,	/* of a stream: it has buffers and may not, or the other way round */
-	GYRE__REFUSED_NO_MULTISHOT,	/* of a stream: allowed, but this kernel gives one result only */
+	/* Of a stream: it has buffers and may not, or the other way round. */
+	GYRE__REFUSED_STREAM_BUFFERS,
+	/* Of a stream: allowed, but this kernel gives one result only. */
+	GYRE__REFUSED_NO_MULTISHOT,
 	GYRE__REFUSALS
 };
 
 /* Of an opcode, in ring->traits[]. */
-#define GYRE__TRAIT_HARMLESS	1	/* zeros in what gyre__sanitize() looks at are all it asks for */
-#define GYRE__TRAIT_LATE_FILE	2	/* the kernel looks its descriptors up some time after the submit */
+/* Zeros in what gyre__sanitize() looks at are all it asks for. */
+#define GYRE__TRAIT_HARMLESS	1
+/* The kernel looks its descriptors up some time after the submit. */
+#define GYRE__TRAIT_LATE_FILE	2
 
 /* Any thread, once a ring's features are known. */
 void gyre__sanitize_prepare(struct gyre__ring *ring);
@@ -59,8 +65,9 @@ enum gyre__refusal gyre__sanitize_fully(const struct gyre__ring *ring,
 static inline enum gyre__refusal gyre__sanitize(const struct gyre__ring *ring,
 						const struct io_uring_sqe *sqe)
 {
-	if (gyre__likely((ring->traits[sqe->opcode] & GYRE__TRAIT_HARMLESS) && sqe->fd != ring->uring.ring_fd &&
-			 sqe->fd != ring->wake_fd && sqe->fd != ring->tomb_fd &&
+	if (gyre__likely((ring->traits[sqe->opcode] & GYRE__TRAIT_HARMLESS) &&
+			 sqe->fd != ring->uring.ring_fd && sqe->fd != ring->wake_fd &&
+			 sqe->fd != ring->tomb_fd &&
 			 !(sqe->flags | sqe->ioprio | sqe->personality) && sqe->rw_flags == 0))
 		return GYRE__ACCEPTED;
 	return gyre__sanitize_fully(ring, sqe);

@@ -19,10 +19,13 @@
 
 /* One a ring; read by all of its callers at each wait, written seldom. */
 struct gyre__pace {
-	_Atomic uint32_t crowded;	/* more threads want to run than there are CPUs: yield, do not pause */
-	_Atomic uint32_t wake_ns;	/* what waking a sleeping thread costs here, as seen so far */
+	/* More threads want to run than there are CPUs: yield, do not pause. */
+	_Atomic uint32_t crowded;
+	/* What waking a sleeping thread costs here, as seen so far. */
+	_Atomic uint32_t wake_ns;
 	uint64_t spin_ns;		/* GYRE_SPIN_AUTO, GYRE_SPIN_NEVER or a fixed time */
-	_Atomic uint64_t told_ns GYRE__OWN_LINE;	/* when sleepers were last told to wake up */
+	/* When sleepers were last told to wake up. */
+	_Atomic uint64_t told_ns GYRE__OWN_LINE;
 };
 
 /* One a waiting thread. */
@@ -30,9 +33,11 @@ struct gyre__spin {
 	uint32_t skip_max;		/* coming waits to sleep at once, after the next failure */
 	uint32_t skip;			/* of which so many are left */
 	uint32_t cold;			/* waits in a row for somebody who had to be woken first */
-	uint32_t together;		/* coming waits for somebody on this very CPU: yield to it */
+	/* Coming waits for somebody on this very CPU: yield to it. */
+	uint32_t together;
 	uint32_t long_yields;		/* in a row, so far */
-	bool hogged;			/* others keep the CPUs: sleep until skip has run out, come what may */
+	/* Others keep the CPUs: sleep until skip has run out, come what may. */
+	bool hogged;
 };
 
 #define GYRE__SPIN_TURNS_A_YIELD	128

@@ -13,7 +13,9 @@
 #include "sanitize.h"
 #include "sys.h"
 
-/* Ops of one batch in a row while others wait: small enough to be fair, large enough to be cheap. */
+/*
+ * Ops of one batch in a row while others wait: small enough to be fair, large enough to be cheap.
+ */
 #define QUANTUM	64
 
 #define REFUSED	gyre__verdict_make(GYRE_INVALID, GYRE_EFFECT_NONE)

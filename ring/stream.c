@@ -127,7 +127,8 @@ static void unregister_buffers(struct gyre__ring *ring, struct gyre__stream *str
 	struct io_uring_buf_reg reg = { .bgid = stream->group };
 
 	if (stream->buffers && ring->uring.ring_fd >= 0)	/* else it has gone with its ring */
-		gyre__sys->uring_register(ring->uring.ring_fd, IORING_UNREGISTER_PBUF_RING, &reg, 1);
+		gyre__sys->uring_register(ring->uring.ring_fd, IORING_UNREGISTER_PBUF_RING, &reg,
+					  1);
 }
 
 /* ------------------------------------------------------------- results -- */
@@ -365,7 +366,8 @@ bool gyre__streams_start(struct gyre__ring *ring)
 	bool did = false;
 
 	while (!gyre__list_is_empty(wanting)) {
-		if (!start(ring, gyre__container_of(wanting->next, struct gyre__stream, in_wanting)))
+		if (!start(ring,
+			   gyre__container_of(wanting->next, struct gyre__stream, in_wanting)))
 			break;
 		did = true;
 	}
@@ -489,7 +491,9 @@ int gyre__stream_open(struct gyre__ring *ring, struct gyre__stream *stream, gyre
 		return rc;
 	stream->buffer_size = buffer_size;
 	stream->buffers = buffers;
-	/* With buffers, one result each and the last word; else what may come until a cancel works. */
+	/*
+	 * With buffers, one result each and the last word; else what may come until a cancel works.
+	 */
 	stream->max = power_of_two(buffers ? buffers + 2 :
 				   GYRE__STREAM_FULL + 2 * ring->uring.cq.ring_entries);
 	rc = grow(stream) ? 0 : -ENOMEM;

@@ -27,9 +27,11 @@
 #include "sanitize.h"
 
 #ifndef GYRE__STREAM_FULL	/* fewer in the simulation, which has no time for so many */
-#define GYRE__STREAM_FULL		256		/* results that wait, before the op is ended for now */
+/* Results that wait, before the op is ended for now. */
+#define GYRE__STREAM_FULL		256
 #endif
-#define GYRE__STREAM_BUFFERS_MAX	32768		/* buffers of one stream: the kernel's own bound */
+/* Buffers of one stream: the kernel's own bound. */
+#define GYRE__STREAM_BUFFERS_MAX	32768
 #define GYRE__STREAM_BYTES_MAX		(1u << 30)	/* of all its buffers together */
 
 enum gyre__stream_state {
@@ -55,19 +57,24 @@ struct gyre__stream {
 	struct gyre__ring *ring;
 	struct gyre__list in_all, in_wanting, in_news;	/* of ring->streams */
 	struct io_uring_sqe sqe;		/* as the closure filled it */
-	uint64_t arrival;			/* batches that had come before it: see gyre__streams_note_close() */
+	/* Batches that had come before it: see gyre__streams_note_close(). */
+	uint64_t arrival;
 	uint32_t op;				/* slot of its op in flight, or GYRE__NO_SLOT */
-	uint8_t state;				/* enum gyre__stream_state; stream.c has its setter */
+	/* Enum gyre__stream_state; stream.c has its setter. */
+	uint8_t state;
 	uint8_t status;				/* enum gyre_status: why it is over, or ending */
 	bool closed : 1;			/* nobody takes results any more */
 	bool lost : 1;				/* a result could not be kept */
-	bool fed : 1;				/* its op has given something since it was started */
-	bool fd_closed : 1;			/* its number may be somebody else's: no op may start with it */
+	/* Its op has given something since it was started. */
+	bool fed : 1;
+	/* Its number may be somebody else's: no op may start with it. */
+	bool fd_closed : 1;
 
 	struct gyre__result *results;		/* a FIFO: count from head on */
 	uint32_t head, count, size, max;	/* size is a power of two and may grow up to max */
 
-	struct io_uring_buf_ring *buf_ring;	/* what the kernel takes buffers from; then the buffers */
+	/* What the kernel takes buffers from; then the buffers. */
+	struct io_uring_buf_ring *buf_ring;
 	size_t mapped;
 	char *data;
 	size_t buffer_size;

@@ -62,12 +62,14 @@ struct gyre__sys {
 
 	/* what a call may be routed to, in the caller's own thread */
 	ssize_t (*read)(int fd, void *buf, size_t len);
-	ssize_t (*write)(int fd, const void *buf, size_t len);	/* raises no SIGPIPE */
+	/* Like pwritev2, raises no SIGPIPE. */
+	ssize_t (*write)(int fd, const void *buf, size_t len);
 	ssize_t (*pread)(int fd, void *buf, size_t len, off_t offset);
 	ssize_t (*pwrite)(int fd, const void *buf, size_t len, off_t offset);
 	ssize_t (*preadv2)(int fd, const struct iovec *iov, int count, off_t offset, int flags);
-	ssize_t (*pwritev2)(int fd, const struct iovec *iov, int count, off_t offset, int flags);	/* nor this */
-	int (*poll)(struct pollfd *fds, unsigned count, uint64_t timeout_ns);	/* UINT64_MAX: for ever */
+	ssize_t (*pwritev2)(int fd, const struct iovec *iov, int count, off_t offset, int flags);
+	/* UINT64_MAX: for ever. */
+	int (*poll)(struct pollfd *fds, unsigned count, uint64_t timeout_ns);
 	int (*fsync)(int fd);
 	int (*fdatasync)(int fd);
 	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
@@ -86,7 +88,8 @@ struct gyre__sys {
 	void (*thread_join)(uintptr_t thread);
 	int (*thread_pin)(unsigned nth_cpu);	/* the calling thread, to its n-th allowed CPU */
 	unsigned (*cpu_count)(void);		/* that this process may use */
-	void *(*self_get)(void);		/* the calling thread's one pointer; NULL at first */
+	/* The calling thread's one pointer; NULL at first. */
+	void *(*self_get)(void);
 	int (*self_set)(void *value, void (*at_exit)(void *value));
 	uint64_t (*thread_id)(void);
 	void (*mutex_init)(union gyre__mutex *mutex);

@@ -245,7 +245,8 @@ static ssize_t loud_write(const struct loud_write *w)
 {
 	if (!w->iov)
 		return raw(SYS_write, w->fd, w->buf, w->len);
-	return raw(SYS_pwritev2, w->fd, w->iov, (long)w->count, (long)w->offset, 0L, (long)w->flags);
+	return raw(SYS_pwritev2, w->fd, w->iov, (long)w->count, (long)w->offset, 0L,
+		   (long)w->flags);
 }
 
 /* Blocks the signal, and takes it away again if it was this write that raised it. */

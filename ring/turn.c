@@ -178,7 +178,8 @@ bool gyre__ring_barrier(struct gyre__ring *ring, struct gyre__batch *batch)
 
 static bool work_is_queued(const struct gyre__ring *ring)
 {
-	return gyre__load_shared(ring->uring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+	return gyre__load_shared(ring->uring.sq.kflags) &
+	       (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
 static bool cqes_are_ready(const struct gyre__ring *ring)
@@ -242,7 +243,8 @@ static void cut_chain(struct gyre__ring *ring, uint32_t head)
  * Enters the kernel with all that is filled. An SQE is in flight from here on,
  * whatever comes back: how far the kernel got is told by its head alone.
  */
-static void enter(struct gyre__ring *ring, unsigned min_complete, struct io_uring_getevents_arg *arg)
+static void enter(struct gyre__ring *ring, unsigned min_complete,
+		  struct io_uring_getevents_arg *arg)
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
 	unsigned flags = 0;
@@ -256,7 +258,8 @@ static void enter(struct gyre__ring *ring, unsigned min_complete, struct io_urin
 		flags |= IORING_ENTER_GETEVENTS;
 	if (arg)
 		flags |= IORING_ENTER_EXT_ARG;
-	rc = gyre__sys->uring_enter(ring->uring.ring_fd, ring->sq_tail - gyre__load_shared(sq->khead),
+	rc = gyre__sys->uring_enter(ring->uring.ring_fd,
+				    ring->sq_tail - gyre__load_shared(sq->khead),
 				    min_complete, flags, arg, arg ? sizeof(*arg) : 0);
 	gyre__count(&ring->counters.enters, 1);
 	head = gyre__load_shared(sq->khead);
@@ -295,7 +298,9 @@ static void note_cqe(struct gyre__ring *ring, const struct io_uring_cqe *cqe)
 		op->res = cqe->res;
 		op->cqe_flags = cqe->flags;
 	} else if (op->state != GYRE__OP_HELD && op->state != GYRE__OP_LEFT) {
-		/* The result that it follows was lost: the next enter says so, and the ring dies. */
+		/*
+		 * The result that it follows was lost: the next enter says so, and the ring dies.
+		 */
 		gyre__count(&ring->counters.stray_cqes, 1);
 		return;
 	}
@@ -416,7 +421,8 @@ static void end(struct gyre__ring *ring)
 	while (batch) {
 		struct gyre__batch *next = batch->next;
 
-		take_batch(ring, batch);	/* sealed long since: controls, or a poke for nobody */
+		/* Sealed long since: controls, or a poke for nobody. */
+		take_batch(ring, batch);
 		batch = next;
 	}
 	GYRE_ASSERT(nothing_is_left(ring) && ring->table.live == 0);
@@ -595,7 +601,8 @@ void gyre__ring_wait(struct gyre__ring *ring)
 		gyre__ring_wait_buried(ring);
 		return;
 	}
-	if (gyre__unlikely(gyre__streams_could_start(ring)))	/* one that was taken from since the turn */
+	/* One that was taken from since the turn. */
+	if (gyre__unlikely(gyre__streams_could_start(ring)))
 		return;
 	budget_ns = spin_budget(ring);
 	if (budget_ns) {

@@ -78,7 +78,10 @@ static inline void gyre__batch_settle(struct gyre__ring *ring, struct gyre__batc
 	batch->waiter->done(batch->waiter, batch, ring);
 }
 
-/* An op of batch that was not started, and will not be: answered, and passed over when its turn comes. */
+/*
+ * An op of batch that was not started, and will not be: answered, and passed over when its turn
+ * comes.
+ */
 void gyre__batch_record_unstarted(struct gyre__ring *ring, struct gyre__batch *batch,
 				  uint32_t index, gyre__verdict verdict);
 
@@ -95,7 +98,10 @@ void gyre__ring_finish_chain(struct gyre__ring *ring, struct gyre__op *first);
 bool gyre__ring_run_timers(struct gyre__ring *ring);
 /* The next moment at which gyre__ring_run_timers() has work; GYRE__NEVER. */
 uint64_t gyre__ring_next_deadline(const struct gyre__ring *ring);
-/* Answers what waits and matches: due at now_ns (GYRE__NEVER: everything), asked for, or not to wait. */
+/*
+ * Answers what waits and matches: due at now_ns (GYRE__NEVER: everything), asked for, or not to
+ * wait.
+ */
 void gyre__ring_expire_waiting(struct gyre__ring *ring, uint64_t now_ns);
 void gyre__ring_cancel_waiting(struct gyre__ring *ring);
 /* Looks at the tickets of all that is under way or waits. Not from a prep. */

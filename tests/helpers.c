@@ -43,7 +43,8 @@ void test_expect_op_at(const char *file, int line, const char *what, const struc
 {
 	if (op->status != status || op->res != res || op->effect != effect)
 		test_fail_at(file, line,
-			     "%s is %s, res %d, effect %s; expected %s, res %d, effect %s", what, gyre_status_name(op->status), op->res, effect_name(op->effect),
+			     "%s is %s, res %d, effect %s; expected %s, res %d, effect %s", what,
+			     gyre_status_name(op->status), op->res, effect_name(op->effect),
 			     gyre_status_name(status), res, effect_name(effect));
 }
 
@@ -280,7 +281,8 @@ void test_limit(int resource, uint64_t soft)
 
 int test_closed_fd(void)
 {
-	return INT_MAX;		/* past every limit: one closed just now might be another thread's by then */
+	/* Past every limit: one closed just now might be another thread's by then. */
+	return INT_MAX;
 }
 
 /* ----------------------------------------------- threads, processes -- */

@@ -31,7 +31,8 @@ struct head {
 
 static struct gyre__arena *open_arena(struct gyre__chunks *chunks, size_t max)
 {
-	struct head *head = gyre__arena_open(chunks, sizeof(*head), offsetof(struct head, arena), max);
+	struct head *head = gyre__arena_open(chunks, sizeof(*head), offsetof(struct head, arena),
+					     max);
 
 	return head ? &head->arena : NULL;
 }
@@ -96,7 +97,9 @@ TEST(what_is_given_out_is_aligned_as_asked)
 
 TEST(an_alignment_that_is_no_power_of_two_gives_NULL)
 {
-	static const size_t aligns[] = { 0, 3, 6, 12, 24, 48, 1000, SIZE_MAX, SIZE_MAX - 1, 3 * MIB };
+	static const size_t aligns[] = {
+		0, 3, 6, 12, 24, 48, 1000, SIZE_MAX, SIZE_MAX - 1, 3 * MIB,
+	};
 	struct gyre__chunks chunks;
 	struct gyre__arena *arena;
 	unsigned i;
@@ -137,7 +140,8 @@ TEST(pieces_never_overlap)
 			struct piece *piece = &pieces[i];
 			size_t align = (size_t)1 << test_random_below(&state, 13);
 
-			piece->size = test_random_below(&state, 1u << (1 + test_random_below(&state, 15)));
+			piece->size = test_random_below(&state,
+							1u << (1 + test_random_below(&state, 15)));
 			if (test_random_below(&state, 100) == 0)
 				piece->size *= 40;
 			piece->ptr = test_random_below(&state, 2) ?
@@ -181,7 +185,9 @@ TEST(nothing_has_an_address_of_its_own_each_time)
 
 TEST(max_is_what_can_be_had_and_not_a_byte_more)
 {
-	static const size_t maxs[] = { 16, 1000, 1008, 4 * KIB, 16 * KIB, 100 * KIB, MIB, 64 * MIB };
+	static const size_t maxs[] = {
+		16, 1000, 1008, 4 * KIB, 16 * KIB, 100 * KIB, MIB, 64 * MIB,
+	};
 	static const size_t pieces[] = { 1, 16, 48, 100, 4000, 5000, 17000, 300000 };
 	struct gyre__chunks chunks;
 	struct gyre__arena *arena;
@@ -236,8 +242,8 @@ TEST(an_alignment_counts_where_it_is_more_than_the_size)
 TEST(sizes_and_alignments_that_would_overflow_give_NULL)
 {
 	static const size_t sizes[] = {
-		SIZE_MAX, SIZE_MAX - 1, SIZE_MAX - 15, SIZE_MAX - 16, SIZE_MAX - 127, SIZE_MAX - 4096,
-		SIZE_MAX / 2 + 1, SIZE_MAX / 2, SIZE_MAX / 4, SIZE_MAX / 8,
+		SIZE_MAX, SIZE_MAX - 1, SIZE_MAX - 15, SIZE_MAX - 16, SIZE_MAX - 127,
+		SIZE_MAX - 4096, SIZE_MAX / 2 + 1, SIZE_MAX / 2, SIZE_MAX / 4, SIZE_MAX / 8,
 	};
 	static const size_t maxs[] = { 0, 1000, 64 * MIB, SIZE_MAX / 2, SIZE_MAX };
 	struct gyre__chunks chunks;
@@ -347,8 +353,10 @@ TEST(all_chunks_together_are_at_most_three_times_max_and_two_more)
 		for (i = 0; i < 20; i++) {
 			arena = open_arena(&chunks, max);
 			for (k = 0; k < 1000; k++) {
-				gyre__arena_alloc_slow(arena, test_random_below(&state, 1u << shift),
-						       (size_t)1 << test_random_below(&state, shift));
+				gyre__arena_alloc_slow(arena,
+						       test_random_below(&state, 1u << shift),
+						       (size_t)1 <<
+						       test_random_below(&state, shift));
 				gyre__arena_alloc(arena, test_random_below(&state, 1u << shift));
 			}
 			expect_le(gyre__arena_used(arena), max);
@@ -448,7 +456,8 @@ static void expect_zero(const char *ptr, size_t size)
 TEST(a_cache_that_clears_shows_no_job_what_another_has_left)
 {
 	static const struct { size_t size; unsigned count; } uses[] = {
-		{ 64, 10 }, { 1000, 100 }, { 5000, 200 }, { 70000, 10 }, { 400000, 3 }, { 16, 10000 },
+		{ 64, 10 }, { 1000, 100 }, { 5000, 200 }, { 70000, 10 }, { 400000, 3 },
+		{ 16, 10000 },
 	};
 	struct gyre__chunks chunks;
 	struct gyre__arena *arena;
@@ -555,7 +564,8 @@ TEST(an_arena_that_cannot_grow_says_so_and_grows_later)
 {
 	static const struct { size_t size; enum gyre__fault_call call; } rows[] = {
 		{ 30 * KIB, GYRE__FAULT_alloc }, { 60 * KIB, GYRE__FAULT_alloc },
-		{ 120 * KIB, GYRE__FAULT_mmap }, { 250 * KIB, GYRE__FAULT_mmap }, { MIB, GYRE__FAULT_mmap },
+		{ 120 * KIB, GYRE__FAULT_mmap }, { 250 * KIB, GYRE__FAULT_mmap },
+		{ MIB, GYRE__FAULT_mmap },
 	};
 	struct gyre__chunks chunks;
 	struct gyre__arena *arena;

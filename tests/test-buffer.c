@@ -62,7 +62,8 @@ TEST(buffer_is_page_aligned_large_enough_and_writable)
 		struct gyre_buffer *buffer = get(rt, lens[i]);
 
 		test_row("%zu bytes", lens[i]);
-		expect_eq((uintptr_t)gyre_buffer_data(buffer) % (unsigned long)sysconf(_SC_PAGESIZE),
+		expect_eq((uintptr_t)gyre_buffer_data(buffer) %
+				  (unsigned long)sysconf(_SC_PAGESIZE),
 			  0);
 		memset(gyre_buffer_data(buffer), 0x5a, lens[i]);
 		gyre_buffer_put(buffer);

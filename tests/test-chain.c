@@ -394,7 +394,8 @@ static void cancel_early(unsigned target)
 	atomic_store(&to_count, &early.rt->crew->worker[0]->ring);
 	for (i = 0; i < LINKS; i++) {
 		early.pipes[i] = test_pipe();
-		early.io[i] = (struct test_io){ early.pipes[i].r, &early.bytes[i], 1, TEST_IO_HERE };
+		early.io[i] = (struct test_io){ early.pipes[i].r, &early.bytes[i], 1,
+						TEST_IO_HERE };
 		early.ops[i] = test_op(prep_read, &early.io[i]);
 		early.ops[i].flags = i + 1 < LINKS ? GYRE_OP_LINK : 0;
 	}

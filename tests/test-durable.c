@@ -208,7 +208,8 @@ TEST(what_cannot_be_durable_is_refused_in_words)
 	expect_refused(rt, -1, "x", 1, 0, -EBADF, GYRE_EFFECT_NONE, "not open");
 	expect_refused(rt, test_closed_fd(), "x", 1, 0, -EBADF, GYRE_EFFECT_NONE, "not open");
 	expect_refused(rt, fd, "x", 1, -1, -EINVAL, GYRE_EFFECT_NONE, "negative");
-	expect_refused(rt, fd, "x", (size_t)SSIZE_MAX + 1, 0, -EINVAL, GYRE_EFFECT_NONE, "past the end");
+	expect_refused(rt, fd, "x", (size_t)SSIZE_MAX + 1, 0, -EINVAL, GYRE_EFFECT_NONE,
+		       "past the end");
 	expect_refused(rt, fd, "x", 2, INT64_MAX - 1, -EINVAL, GYRE_EFFECT_NONE, "past the end");
 	expect_refused(rt, append, NULL, 0, 0, -EINVAL, GYRE_EFFECT_NONE, "O_APPEND");
 	expect_refused(rt, fd, NULL, 1, 0, -EFAULT, GYRE_EFFECT_DONE, "Bad address");
@@ -250,7 +251,8 @@ static void write_past_the_limit(void *arg)
 
 	test_limit(RLIMIT_FSIZE, 8192);
 	expect_eq(gyre_write_durable(rt, fd, "within", 6, 8000), 6);
-	expect_refused(rt, fd, "beyond the limit", 16, 8190, -EFBIG, GYRE_EFFECT_NONE, "RLIMIT_FSIZE");
+	expect_refused(rt, fd, "beyond the limit", 16, 8190, -EFBIG, GYRE_EFFECT_NONE,
+		       "RLIMIT_FSIZE");
 	expect_eq(fstat(fd, &st), 0);
 	expect_eq(st.st_size, 8006);
 	gyre_free(rt);
@@ -614,7 +616,8 @@ TEST(a_shared_flush_that_fails_is_told_to_all_whom_it_covered)
 struct meanwhile {
 	struct gate gate;
 	pthread_t behind;
-	atomic_bool looks, go_on;	/* it is about to look whether its file has failed; and may */
+	/* It is about to look whether its file has failed; and may. */
+	atomic_bool looks, go_on;
 	atomic_uint pauses;		/* of the one that closes */
 	atomic_bool closed, early;
 	int rc;
@@ -697,7 +700,8 @@ TEST(a_reset_tells_all_who_are_inside_of_what_a_ring_has_noted)
 	struct test_crew crew;
 
 	start_meanwhile(&meanwhile, &crew);
-	gyre__failed_mark(gyre__durable_failed(meanwhile.gate.rt->durable), meanwhile.gate.fd, -ENOSPC);
+	gyre__failed_mark(gyre__durable_failed(meanwhile.gate.rt->durable), meanwhile.gate.fd,
+			  -ENOSPC);
 	expect_eq(gyre_durable_reset(meanwhile.gate.rt, meanwhile.gate.fd), 0);
 	atomic_store(&meanwhile.gate.open, true);
 	test_crew_join(&crew);
@@ -853,7 +857,8 @@ static void soak_main(void *arg, unsigned number)
 		slot[0] = slot[1] = slot[2] = slot[3] = test_random(&random);
 		if (i % 8 == 7)
 			expect_eq(gyre_fsync(soak->rt, soak->fd[number % 2]), 0);
-		expect_eq(gyre_write_durable(soak->rt, soak->fd[number % 2], slot, sizeof(slot), offset),
+		expect_eq(gyre_write_durable(soak->rt, soak->fd[number % 2], slot, sizeof(slot),
+					     offset),
 			  sizeof(slot));
 		expect_eq(pread(soak->fd[0], back, sizeof(back), offset), sizeof(back));
 		expect(memcmp(back, slot, sizeof(slot)) == 0);

@@ -346,7 +346,8 @@ TEST(eventfd_that_could_not_be_read_is_neither_closed_nor_used_again)
 	atomic_int first = -1;
 
 	gyre__fault_hook(GYRE__FAULT_eventfd_read, fail_the_first, &first);
-	while (atomic_load(&first) < 0)		/* until one has slept: an answer may be there at once */
+	/* Until one has slept: an answer may be there at once. */
+	while (atomic_load(&first) < 0)
 		test_crew_run(1, call_three_times, rt);
 	close_faulty(rt);
 	expect_eq(close(atomic_load(&first)), 0);

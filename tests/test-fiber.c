@@ -191,12 +191,18 @@ __asm__(".text\n"
 	"	call gyre__fiber_switch\n"
 	"	popq %rdx\n"
 	"	xorl %eax, %eax\n"
-	"	leaq 1(%rdx), %rcx\n	cmpq %rcx, %rbp\n	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
-	"	leaq 2(%rdx), %rcx\n	cmpq %rcx, %rbx\n	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
-	"	leaq 3(%rdx), %rcx\n	cmpq %rcx, %r12\n	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
-	"	leaq 4(%rdx), %rcx\n	cmpq %rcx, %r13\n	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
-	"	leaq 5(%rdx), %rcx\n	cmpq %rcx, %r14\n	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
-	"	leaq 6(%rdx), %rcx\n	cmpq %rcx, %r15\n	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
+	"	leaq 1(%rdx), %rcx\n	cmpq %rcx, %rbp\n"
+	"	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
+	"	leaq 2(%rdx), %rcx\n	cmpq %rcx, %rbx\n"
+	"	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
+	"	leaq 3(%rdx), %rcx\n	cmpq %rcx, %r12\n"
+	"	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
+	"	leaq 4(%rdx), %rcx\n	cmpq %rcx, %r13\n"
+	"	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
+	"	leaq 5(%rdx), %rcx\n	cmpq %rcx, %r14\n"
+	"	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
+	"	leaq 6(%rdx), %rcx\n	cmpq %rcx, %r15\n"
+	"	setne %cl\n	movzbl %cl, %ecx\n	addq %rcx, %rax\n"
 	"	popq %r15\n	popq %r14\n	popq %r13\n"
 	"	popq %r12\n	popq %rbx\n	popq %rbp\n"
 	"	ret\n"
@@ -207,7 +213,8 @@ unsigned long test_fiber_changed(struct gyre__fiber *from, struct gyre__fiber *t
 #define FILL(n, x, d)	"	add x" #x ", x2, #" #n "\n	fmov d" #d ", x" #x "\n"
 #define FILL_X(n, x)	"	add x" #x ", x2, #" #n "\n"
 #define LOOK(n, x)	"	add x9, x2, #" #n "\n	cmp x9, x" #x "\n	cinc x0, x0, ne\n"
-#define LOOK_D(n, d)	"	add x9, x2, #" #n "\n	fmov x10, d" #d "\n	cmp x9, x10\n	cinc x0, x0, ne\n"
+#define LOOK_D(n, d)	"	add x9, x2, #" #n "\n	fmov x10, d" #d "\n" \
+			"	cmp x9, x10\n	cinc x0, x0, ne\n"
 __asm__(".text\n"
 	".type test_fiber_changed, %function\n"
 	"test_fiber_changed:\n"
@@ -248,7 +255,8 @@ static void fill_registers(void *arg)
 
 	for (i = 0; i < 1000; i++)
 		pair->counted += (long long)test_fiber_changed(&pair->guest, &pair->host,
-							       UINT64_C(0x4045000000000000) + 16 * i);
+							       UINT64_C(0x4045000000000000) +
+								       16 * i);
 	gyre__fiber_exit_to(&pair->guest, &pair->host);
 }
 #endif
@@ -456,7 +464,8 @@ static void sim_task(void *arg)
 	for (i = 0; i < 10; i++) {
 		expect_stack_is_known(&sim->task_id);
 		expect_eq(use_frame(10), 10);
-		gyre__fiber_switch(&sim->thread, &sim->scheduler);	/* the outer one, from here */
+		/* The outer one, from here. */
+		gyre__fiber_switch(&sim->thread, &sim->scheduler);
 		expect_stack_is_known(&sim->task_id);
 		sim->turns++;
 		gyre__fiber_switch(&sim->task, &sim->worker);
@@ -592,8 +601,8 @@ static void start_next(void *arg)
 
 	if (self + 1 == 8)
 		gyre__fiber_exit_to(&chain->links[self], &chain->host);
-	gyre__fiber_init(&chain->links[self + 1], chain->stacks + (self + 1) * STACK_SIZE, STACK_SIZE,
-			 start_next, chain);
+	gyre__fiber_init(&chain->links[self + 1], chain->stacks + (self + 1) * STACK_SIZE,
+			 STACK_SIZE, start_next, chain);
 	gyre__fiber_exit_to(&chain->links[self], &chain->links[self + 1]);
 }
 
@@ -679,7 +688,8 @@ TEST(stack_is_free_as_soon_as_its_fiber_has_exited)
 		gyre__fiber_done(&pair.guest);
 		memset(pair.stack, 0xa5, i % 64 ? 4096 : pair.size);
 		memset(&pair.guest, 0xa5, sizeof(pair.guest));
-		gyre__fiber_init(&pair.guest, pair.stack, pair.size - 8 * (i % 5), leave_a_mess, &pair);
+		gyre__fiber_init(&pair.guest, pair.stack, pair.size - 8 * (i % 5), leave_a_mess,
+				 &pair);
 	}
 	expect_eq(pair.value, times);
 	pair_close(&pair);

@@ -153,7 +153,8 @@ static char *gdb(const struct scene *scene, const char *arguments)
 	int fd, rc;
 
 	snprintf(path, sizeof(path), "%s/said", scene->dir);
-	expect(asprintf(&command, "gdb -nx -batch -iex 'set debuginfod enabled off' %s >%s 2>&1 </dev/null",
+	expect(asprintf(&command,
+			"gdb -nx -batch -iex 'set debuginfod enabled off' %s >%s 2>&1 </dev/null",
 			arguments, path) > 0);
 	rc = system(command);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -214,8 +215,10 @@ static void expect_scene(const struct scene *scene, const char *said, bool live)
 	expect_contains(said, " in gyre_callv, called by wait_for_room at ");
 
 	expect_contains(said, "  worker 0 stuck-0: asleep, thread ");
-	expect_contains(said, "    inbox 0, in flight 2 of 2048, waiting 0 batches with 0 ops, held 0");
-	expect_contains(said, "    inbox 0, in flight 1 of 1, waiting 1 batches with 3 ops, held 0");
+	expect_contains(said, "    inbox 0, in flight 2 of 2048, waiting 0 batches with 0 ops, "
+			      "held 0");
+	expect_contains(said, "    inbox 0, in flight 1 of 1, waiting 1 batches with 3 ops, held "
+			      "0");
 	expect_contains(said, "  worker 0 dead-0: dead of EBADR, no thread\n");
 	expect_contains(said, " ops_submitted=");
 	expect_contains(said, "printed: {by prep_poll_in, timeout 3600 s, under way}");

@@ -1136,7 +1136,8 @@ TEST(close_fd_closes_once)
 struct reuse {
 	struct gyre *rt;
 	atomic_int fd;			/* of the generation that is open */
-	atomic_uint generation;		/* twice what byte 0 of the file says; odd while it changes */
+	/* Twice what byte 0 of the file says; odd while it changes. */
+	atomic_uint generation;
 	atomic_int stop;
 	atomic_uint sure_reads;
 };

@@ -30,7 +30,8 @@ static struct gyre *open_draining(unsigned workers, uint64_t drain_ns)
 
 static struct gyre_job *spawn_on(struct gyre *rt, unsigned worker, gyre_task_fn *fn, void *arg)
 {
-	struct gyre_job_options options = { .size = sizeof(options), .worker = GYRE_WORKER(worker) };
+	struct gyre_job_options options = { .size = sizeof(options),
+					    .worker = GYRE_WORKER(worker) };
 	struct gyre_job *job = NULL;
 
 	if (gyre_spawn(rt, fn, arg, &options, &job) != GYRE_OK)
@@ -236,7 +237,8 @@ static void wait_for_one(void *arg, unsigned number)
 	enum gyre_status status;
 
 	do {
-		status = gyre_job_wait(race->jobs[number], number % 2 ? MS / 10 : GYRE_FOREVER, NULL);
+		status = gyre_job_wait(race->jobs[number], number % 2 ? MS / 10 : GYRE_FOREVER,
+				       NULL);
 		gyre_job_cancel(status == GYRE_BUSY ? race->jobs[number] : NULL);
 	} while (status == GYRE_BUSY);
 	expect(status == GYRE_CANCELLED || status == GYRE_CLOSED);
@@ -777,7 +779,8 @@ TEST(deaths_in_the_middle_of_jobs_leave_no_caller_hanging)
 		traffic = (struct traffic){ .rt = test_open_workers(2) };
 		test_crew_start(&crew, 12, run_until_dead, &traffic);
 		await(atomic_load(&traffic.answered) > 20 * round);
-		gyre__fault_set_on("gyre-0", GYRE__FAULT_uring_enter, 0, GYRE__FAULT_FOREVER, -EBADR);
+		gyre__fault_set_on("gyre-0", GYRE__FAULT_uring_enter, 0, GYRE__FAULT_FOREVER,
+				   -EBADR);
 		gyre__fault_set_on("gyre-1", GYRE__FAULT_uring_enter, 20, GYRE__FAULT_FOREVER,
 				   -EBADR);
 		test_crew_join(&crew);

@@ -226,7 +226,8 @@ TEST(argument_that_does_not_fit_is_no_memory_and_the_job_never_began)
 
 		test_row("%zu bytes", sizes[i]);
 		options.arg_size = sizes[i];
-		expect_status(gyre_block_on(rt, task_until, &big, &options, &result), GYRE_NO_MEMORY);
+		expect_status(gyre_block_on(rt, task_until, &big, &options, &result),
+			      GYRE_NO_MEMORY);
 		expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 		expect_contains(gyre_last_error(), "gyre_block_on");
 		expect_eq(result, 4711);
@@ -294,7 +295,8 @@ TEST(options_that_are_wrong_are_invalid_and_said_to_be)
 		expect_eq(result, bad->status == GYRE_OK ? 0 : 4711);
 		if (bad->status != GYRE_OK)
 			expect_contains(gyre_last_error(), "gyre_block_on");
-		expect_eq(gyre_spawn(rt, test_task_return, NULL, &roomy.options, &job), bad->status);
+		expect_eq(gyre_spawn(rt, test_task_return, NULL, &roomy.options, &job),
+			  bad->status);
 		if (bad->status == GYRE_OK) {
 			expect_job(job, GYRE_OK);
 			continue;
@@ -1107,8 +1109,10 @@ static int task_block_on_sleeper(void *arg)
 TEST(block_on_in_a_cancelled_task_cancels_what_it_waits_for)
 {
 	struct gyre *rt = test_open_workers(2), *other = test_open_workers(1);
-	struct outer outers[] = { { rt, GYRE_WORKER(0), 0, GYRE_OK }, { rt, GYRE_WORKER(1), 0, GYRE_OK },
-				  { other, 0, 0, GYRE_OK } };
+	struct outer outers[] = {
+		{ rt, GYRE_WORKER(0), 0, GYRE_OK }, { rt, GYRE_WORKER(1), 0, GYRE_OK },
+		{ other, 0, 0, GYRE_OK },
+	};
 	unsigned i;
 
 	for (i = 0; i < LENGTH(outers); i++) {

@@ -171,7 +171,8 @@ static void take_all(struct io_uring *ring, unsigned count, int *ret_results)
 
 static void enable(struct io_uring *ring)
 {
-	expect_eq(io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0), 0);
+	expect_eq(io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0),
+		  0);
 }
 
 /* Puts what DESCRIPTION means at the number fd, where something else was. */
@@ -265,7 +266,8 @@ static void submit_there(void *arg, unsigned number)
 	(void)number;
 	there->rc[0] = enter(there->ring, 1, 0, 0);
 	there->rc[1] = enter(there->ring, 0, 0, IORING_ENTER_GETEVENTS);
-	there->rc[2] = io_uring_register((unsigned)there->ring->ring_fd, IORING_REGISTER_PROBE, NULL, 0);
+	there->rc[2] = io_uring_register((unsigned)there->ring->ring_fd, IORING_REGISTER_PROBE,
+					 NULL, 0);
 }
 
 FACT(a_ring_with_one_issuer_refuses_other_threads_with_EEXIST,
@@ -724,7 +726,8 @@ static void open_connection(int ret[2])
 
 	ret[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, len) < 0 ||
-	    listen(listener, 1) < 0 || getsockname(listener, (struct sockaddr *)&address, &len) < 0 ||
+	    listen(listener, 1) < 0 ||
+	    getsockname(listener, (struct sockaddr *)&address, &len) < 0 ||
 	    connect(ret[0], (struct sockaddr *)&address, len) < 0)
 		test_skip("this machine has no loopback network");
 	ret[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -1298,7 +1301,8 @@ static void fill_lockable_memory(void *arg)
 FACT(locked_memory_that_is_used_up_says_ENOMEM_and_comes_back_after_the_close,
      "setup_patiently() in ring/ring.c: it tries again for half a second, as it may come late")
 {
-	unsigned *count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	unsigned *count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+			       0);
 	struct io_uring ring;
 
 	expect(count != MAP_FAILED);
@@ -1393,8 +1397,10 @@ FACT(a_multishot_accept_gives_a_completion_for_each_and_one_more_at_its_end,
 	close(listener);
 }
 
-FACT(a_multishot_poll_says_at_its_start_what_is_so_and_then_each_edge,
-     "gyre__stream_take() in ring/stream.c: a poll that begins again has missed nothing that is still so")
+FACT(a_multishot_poll_says_at_its_start_what_is_so_and_then_each_edge, "gyre__stream_take() in "
+								       "ring/stream.c: a poll that "
+								       "begins again has missed "
+								       "nothing that is still so")
 {
 	struct test_pipe pipe = test_pipe();
 	struct io_uring ring;
@@ -1452,7 +1458,8 @@ static void open_group(struct io_uring *ring, struct fact_buffers *buffers, unsi
 	unsigned i;
 
 	memset(buffers, 0, sizeof(*buffers));
-	buffers->ring = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	buffers->ring = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			     0);
 	expect(buffers->ring != MAP_FAILED);
 	expect_eq(register_group(ring, buffers, 7), 0);
 	for (i = 0; i < count; i++)
@@ -1644,7 +1651,8 @@ FACT(a_group_of_buffers_that_is_there_is_refused_with_EEXIST,
 	open_ring_knowing(&ring, IORING_OP_SOCKET, 0);
 	open_group(&ring, &buffers, 2);
 	expect_eq(register_group(&ring, &buffers, 7), -EEXIST);
-	expect_eq(io_uring_register((unsigned)ring.ring_fd, IORING_UNREGISTER_PBUF_RING, &reg, 1), 0);
+	expect_eq(io_uring_register((unsigned)ring.ring_fd, IORING_UNREGISTER_PBUF_RING, &reg, 1),
+		  0);
 	expect_eq(register_group(&ring, &buffers, 7), 0);
 	io_uring_queue_exit(&ring);
 	close_group(&buffers);
@@ -1783,7 +1791,8 @@ static void read_the_mark(void *arg)
 FACT(a_page_that_is_wiped_on_fork_reads_zero_in_a_child,
      "gyre__runtime_is_forked(): it is how a child knows that the runtime is not its own")
 {
-	uint64_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			      0);
 
 	expect(page != MAP_FAILED);
 	*page = 1;

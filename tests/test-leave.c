@@ -49,7 +49,8 @@ static int swallow_cancels(enum gyre__fault_call call, int fd, const void *site,
 		if (sqe->opcode != IORING_OP_ASYNC_CANCEL)
 			continue;
 		target = gyre__op_find(&stuck.ring->table, sqe->addr);
-		if (!target || target->fd != stuck.io.fd)	/* the wake-up's end is none of ours */
+		/* The wake-up's end is none of ours. */
+		if (!target || target->fd != stuck.io.fd)
 			continue;
 		io_uring_prep_nop(sqe);
 		sqe->user_data = user_data;

@@ -66,7 +66,8 @@ static int task_get(void *local)
 
 static void run_on(struct gyre *rt, unsigned worker, gyre_task_fn *fn, void *arg)
 {
-	struct gyre_job_options options = { .size = sizeof(options), .worker = GYRE_WORKER(worker) };
+	struct gyre_job_options options = { .size = sizeof(options),
+					    .worker = GYRE_WORKER(worker) };
 
 	expect_status(gyre_block_on(rt, fn, arg, &options, NULL), GYRE_OK);
 }
@@ -408,7 +409,8 @@ static void *create_recursive(void *arg)
 		expect_status(gyre_local_get(&other, &value), GYRE_OK);
 		break;
 	default:
-		expect_status(gyre_offload(NULL, task_recurse_in_job, gyre_current(), NULL), GYRE_OK);
+		expect_status(gyre_offload(NULL, task_recurse_in_job, gyre_current(), NULL),
+			      GYRE_OK);
 	}
 	return &recursive;
 }
@@ -861,7 +863,8 @@ static char *dump(struct gyre *rt)
 
 TEST(scenario_10_dump_says_which_worker_has_which_local_and_since_when)
 {
-	struct gyre_local first = GYRE_LOCAL_INIT(create_thing, destroy_thing, NULL), second = first;
+	struct gyre_local first = GYRE_LOCAL_INIT(create_thing, destroy_thing, NULL),
+			  second = first;
 	struct gyre *rt = test_open_workers(2);
 	char line[128], *text = dump(rt);
 

@@ -590,7 +590,8 @@ TEST(cancelled_task_waits_for_it_and_gets_its_result)
 		atomic_store(&held.runs, 0);
 		atomic_store(&held.done, 0);
 		if (timed) {
-			expect_status(gyre_spawn(held.rt, task_hold, &held, &options, &job), GYRE_OK);
+			expect_status(gyre_spawn(held.rt, task_hold, &held, &options, &job),
+				      GYRE_OK);
 		} else {
 			job = test_spawn(held.rt, task_hold, &held);
 			await(atomic_load(&held.runs));

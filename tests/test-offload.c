@@ -212,7 +212,8 @@ TEST(latest_that_went_idle_is_woken_first)
 {
 	struct gyre__offload *pool = open_pool(3, LONG_NS);
 	_Atomic bool gates[3] = { false };
-	struct piece pieces[3] = { { .gate = &gates[0] }, { .gate = &gates[1] }, { .gate = &gates[2] } };
+	struct piece pieces[3] = { { .gate = &gates[0] }, { .gate = &gates[1] },
+				   { .gate = &gates[2] } };
 	static const unsigned order[] = { 2, 0, 1 };
 	struct piece piece = { 0 };
 	unsigned i;
@@ -790,7 +791,8 @@ TEST(forked_child_frees_what_it_cannot_close)
 {
 	struct gyre__offload *pool = open_pool(2, LONG_NS);
 	_Atomic bool gate = false;
-	struct piece busy = { .gate = &gate }, piece = { 0 }, queued[2] = { { .gate = &gate }, { 0 } };
+	struct piece busy = { .gate = &gate }, piece = { 0 },
+		     queued[2] = { { .gate = &gate }, { 0 } };
 
 	expect_eq(push(pool, &busy), 0);
 	push_and_await(pool, &piece);

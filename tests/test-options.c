@@ -73,7 +73,8 @@ static void put(void *base, size_t at, size_t width, uint64_t value)
 {
 	uint32_t narrow = (uint32_t)value;
 
-	memcpy((char *)base + at, width == sizeof(narrow) ? (void *)&narrow : (void *)&value, width);
+	memcpy((char *)base + at, width == sizeof(narrow) ? (void *)&narrow : (void *)&value,
+	       width);
 }
 
 static struct gyre__settings resolve(const struct gyre_options *options)
@@ -206,7 +207,8 @@ TEST(explicit_values_past_their_limits_are_refused_by_name)
 		for (k = 0; k < COUNT(values); k++) {
 			struct gyre_options options = GYRE_OPTIONS_INIT;
 
-			if (values[k] == 0 || (values[k] >= rows[i].min && values[k] <= rows[i].max))
+			if (values[k] == 0 ||
+			    (values[k] >= rows[i].min && values[k] <= rows[i].max))
 				continue;
 			test_row("%s %llu", rows[i].field, (unsigned long long)values[k]);
 			put(&options, rows[i].in, rows[i].width, values[k]);

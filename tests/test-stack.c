@@ -278,7 +278,8 @@ static void note_death(int number, siginfo_t *info, void *context)
 /* Runs fn(arg) in a child: the address that it died of touching, 0 if it came to its end. */
 static uintptr_t dies_at(void (*fn)(void *arg), void *arg)
 {
-	struct sigaction action = { .sa_sigaction = note_death, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction action = { .sa_sigaction = note_death,
+				    .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	static char other_stack[64 << 10];
 	stack_t alternative = { .ss_sp = other_stack, .ss_size = sizeof(other_stack) };
 	uintptr_t address;
@@ -591,8 +592,8 @@ TEST(what_was_given_back_is_all_of_it)
 TEST(large_stacks_are_kept_by_the_byte_and_the_largest_not_at_all)
 {
 	static const struct { size_t size; unsigned kept; } rows[] = {
-		{ 16 * KIB, 256 }, { 64 * KIB, 256 }, { 128 * KIB, 128 }, { MIB, 16 }, { 16 * MIB, 1 },
-		{ 32 * MIB, 0 }, { GIB, 0 },
+		{ 16 * KIB, 256 }, { 64 * KIB, 256 }, { 128 * KIB, 128 }, { MIB, 16 },
+		{ 16 * MIB, 1 }, { 32 * MIB, 0 }, { GIB, 0 },
 	};
 	struct gyre__stack *stack[300];
 	struct gyre__stacks stacks;
@@ -727,8 +728,8 @@ static void expect_zero(const struct gyre__stack *stack)
 		return;
 	for (; at < (const char *)stack; at++)
 		if (*at)
-			test_fail("%zu bytes below the record lies %02x", (size_t)((const char *)stack - at),
-				  (unsigned char)*at);
+			test_fail("%zu bytes below the record lies %02x",
+				  (size_t)((const char *)stack - at), (unsigned char)*at);
 }
 
 static void fill(struct gyre__stack *stack, size_t bytes)
@@ -741,7 +742,9 @@ static void fill(struct gyre__stack *stack, size_t bytes)
 /* Puts so many of each depth, and gets them all again. */
 static void check_zero(struct gyre__stacks *stacks, size_t size, unsigned count)
 {
-	static const size_t depths[] = { 16, 3 * KIB, 5 * KIB, 15 * KIB, 16 * KIB, 20 * KIB, 64 * KIB };
+	static const size_t depths[] = {
+		16, 3 * KIB, 5 * KIB, 15 * KIB, 16 * KIB, 20 * KIB, 64 * KIB,
+	};
 	struct gyre__stack **stack = calloc(count, sizeof(*stack));
 	unsigned i, k;
 

@@ -1198,7 +1198,8 @@ TEST(dump_shows_streams)
 	struct gyre__thread *self;
 	char line[64], *text;
 
-	expect_status(gyre_call(rt, prep_nop, NULL, NULL), GYRE_OK);	/* makes this thread's record */
+	/* Makes this thread's record. */
+	expect_status(gyre_call(rt, prep_nop, NULL, NULL), GYRE_OK);
 	self = gyre__sys->self_get();
 	expect(gyre__bridge_control(self, rt->crew->worker[0], control_open, &on_worker));
 	expect_eq(on_worker.rc, 0);

@@ -679,10 +679,12 @@ static int task_refused(void *arg)
 	for (i = 0; i < LENGTH(rows); i++) {
 		test_row("%s", rows[i].name);
 		if (rows[i].buffers)
-			expect_status(gyre_stream_open_buffers(rows[i].prep, &pipe.r, 64, 2, &stream),
+			expect_status(gyre_stream_open_buffers(rows[i].prep, &pipe.r, 64, 2,
+							       &stream),
 				      GYRE_INVALID);
 		else
-			expect_status(gyre_stream_open(rows[i].prep, &pipe.r, &stream), GYRE_INVALID);
+			expect_status(gyre_stream_open(rows[i].prep, &pipe.r, &stream),
+				      GYRE_INVALID);
 		expect_contains(gyre_last_error(), "gyre_stream_open");
 		expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 		expect(!stream);

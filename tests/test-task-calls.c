@@ -23,7 +23,8 @@
 
 static struct gyre_job *spawn_on(struct gyre *rt, unsigned worker, gyre_task_fn *fn, void *arg)
 {
-	struct gyre_job_options options = { .size = sizeof(options), .worker = GYRE_WORKER(worker) };
+	struct gyre_job_options options = { .size = sizeof(options),
+					    .worker = GYRE_WORKER(worker) };
 	struct gyre_job *job = NULL;
 
 	expect_status(gyre_spawn(rt, fn, arg, &options, &job), GYRE_OK);

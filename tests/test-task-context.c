@@ -134,7 +134,8 @@ TEST(scenario_25_a_thousand_tasks_on_two_workers_each_read_their_own)
 		struct gyre_job_options options = { .size = sizeof(options),
 						    .worker = GYRE_WORKER((unsigned)i) };
 
-		expect_status(gyre_spawn(rt, task_five_hundred, (void *)(i * 500), &options, &jobs[i]),
+		expect_status(gyre_spawn(rt, task_five_hundred, (void *)(i * 500), &options,
+					 &jobs[i]),
 			      GYRE_OK);
 	}
 	for (i = 0; i < 2; i++)

@@ -18,7 +18,8 @@
 
 #define CHANCE		0.01
 #define CHANCE_Z	2.5758		/* of a normal distribution, both ends */
-#define EXACT_MAX	1024u		/* pairs: past that the normal distribution is exact enough */
+/* Pairs: past that the normal distribution is exact enough. */
+#define EXACT_MAX	1024u
 #define TELLING		0.02		/* smaller changes are none: two runs differ by more */
 #define BLUR		0.10		/* an interval that hides such a change says nothing */
 

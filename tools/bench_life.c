@@ -158,6 +158,7 @@ int bench_life_measure(struct bench_life *ret)
 	if (child > 0)
 		waitpid(child, &status, 0);
 	if (n != sizeof(*ret))
-		return bench_complain("the cost of a runtime could not be measured: its child failed");
+		return bench_complain("the cost of a runtime could not be measured: its child "
+				      "failed");
 	return 0;
 }

@@ -179,7 +179,8 @@ static void put_columns(const struct panel *panel, unsigned column, const char *
 
 static int by_height(const void *a, const void *b)
 {
-	double left = (*(struct curve *const *)a)->label, right = (*(struct curve *const *)b)->label;
+	double left = (*(struct curve *const *)a)->label,
+	       right = (*(struct curve *const *)b)->label;
 
 	return (left > right) - (left < right);
 }
@@ -404,7 +405,8 @@ static void put_head(FILE *file, const struct bench_plan *plan, const struct ben
 		"font-weight: bold }\n.what { font-size: 13px } .ours { font-weight: bold }\n"
 		".tick { text-anchor: end; fill: #555 } .column { text-anchor: middle; "
 		"fill: #555 }\n.grid { stroke: #ddd } .lead { stroke-dasharray: 1 3; "
-		"fill: none }\n.range { stroke-width: 1.2; opacity: 0.6 }\n</style>\n<rect width='100%%' height='100%%' fill='#fff'/>\n",
+		"fill: none }\n.range { stroke-width: 1.2; opacity: 0.6 }\n</style>\n"
+		"<rect width='100%%' height='100%%' fill='#fff'/>\n",
 		PAGE_WIDTH, height, PAGE_WIDTH, height);
 	snprintf(text, sizeof(text), "gyre %s on %s, %u CPU%s", machine->gyre, machine->cpu,
 		 machine->cpus, machine->cpus == 1 ? "" : "s");

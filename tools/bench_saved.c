@@ -56,7 +56,8 @@ static char *read_file(const char *path, size_t *ret_len)
 		return text;
 	}
 	bench_complain("%s: cannot be read: %s", path,
-		       len > BENCH_JSON_SIZE_MAX ? "it is too large for a report" : strerror(errno));
+		       len > BENCH_JSON_SIZE_MAX ?
+		       "it is too large for a report" : strerror(errno));
 	fclose(file);
 	free(text);
 	return NULL;

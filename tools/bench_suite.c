@@ -135,7 +135,8 @@ static void add_peers(struct bench_plan *plan, struct bench_case *kase,
 	unsigned i;
 
 	for (i = 0; i < SUITE_PEERS && from->peers[i]; i++) {
-		struct suite_goal told = { &bench_gyre, from->peers[i], BENCH_OPS, BENCH_TOLD, 0, 0 };
+		struct suite_goal told = { &bench_gyre, from->peers[i], BENCH_OPS, BENCH_TOLD,
+					   0, 0 };
 
 		if (bench_case_refusal(kase, from->peers[i], why, sizeof(why)))
 			continue;

@@ -333,7 +333,8 @@ static struct row rows[] = {
 	{ "the same in hundreds", "pthread_create and pthread_join", 300000, run_hundreds, { 0 } },
 	{ "pthread_create and pthread_join", NULL, 2000, run_pthread, { 0 } },
 	{ "gyre_block_on in a task", NULL, 200000, run_job, { 0 } },
-	{ "gyre_block_on in a thread", "gyre_call of a NOP in a thread", 30000, run_foreign_job, { 0 } },
+	{ "gyre_block_on in a thread", "gyre_call of a NOP in a thread", 30000, run_foreign_job,
+	  { 0 } },
 	{ "gyre_call of a NOP in a thread", NULL, 30000, run_foreign_nop, { 0 } },
 	{ "gyre_alloc of 64 bytes", "malloc and free of 64 bytes", 500000, run_alloc, { 0 } },
 	{ "malloc and free of 64 bytes", NULL, 500000, run_malloc, { 0 } },
@@ -373,7 +374,8 @@ static void tell(unsigned rounds)
 		printf("%-34s %10.1f   %8.1f .. %-9.1f", row->name, median, row->ns[0],
 		       row->ns[rounds - 1]);
 		if (row->against)
-			printf(" %.3f of: %s", median / median_of(row->against, rounds), row->against);
+			printf(" %.3f of: %s", median / median_of(row->against, rounds),
+			       row->against);
 		printf("\n");
 	}
 }
@@ -405,7 +407,8 @@ static int measure_rows(struct shared *shared, const struct bench_plan *plan)
 		for (i = 0; i < ROWS; i++) {
 			rows[i].ns[round] = rows[i].run(shared, rows[i].loops);
 			if (rows[i].ns[round] < 0)
-				return bench_complain("%s failed: %s", rows[i].name, gyre_last_error());
+				return bench_complain("%s failed: %s", rows[i].name,
+						      gyre_last_error());
 		}
 	}
 	if (!plan->quiet)
@@ -438,7 +441,8 @@ int bench_tasks(const struct bench_plan *plan)
 	close(shared.fd);
 	if (rc == 0) {
 		tell(plan->rounds);
-		printf("%-34s %10.0f bytes, of %d\n", "memory of a task that sleeps", bytes, SLEEPERS);
+		printf("%-34s %10.0f bytes, of %d\n", "memory of a task that sleeps", bytes,
+		       SLEEPERS);
 	}
 	return rc;
 }

@@ -91,7 +91,8 @@ struct probe_ring {
 	int register_error;
 	int enter_error;
 	bool killed;			/* the policy kills who asks */
-	long disabled;			/* kernel.io_uring_disabled; -1: this kernel has no such sysctl */
+	/* kernel.io_uring_disabled; -1: this kernel has no such sysctl. */
+	long disabled;
 	int seccomp;			/* 0 none, 1 strict, 2 a filter, -1 unknown */
 	enum probe_answer flag[PROBE_FLAGS];
 	unsigned flags_in_use;		/* what gyre's rings are set up with */
@@ -192,7 +193,8 @@ struct probe_path {
 	struct probe_job_result job[PROBE_JOBS];
 	/* Microseconds a write, with one thread and with many; NAN: it cannot. */
 	struct probe_span durable[PROBE_DURABLES][2];
-	double ratio[2];		/* of fdatasync's time to RWF_DSYNC's, round by round: median */
+	/* Of fdatasync's time to RWF_DSYNC's, round by round: median. */
+	double ratio[2];
 	enum probe_durable faster[2];	/* PROBE_DURABLES: neither, clearly */
 };
 

@@ -115,8 +115,9 @@ static void compare(struct probe *probe, unsigned which, unsigned threads)
 	unsigned round, method;
 
 	for (round = 0; round < ROUNDS; round++) {
-		snprintf(text, sizeof(text), "measuring durable writes, %u thread%s, round %u of %u",
-			 threads, threads == 1 ? "" : "s", round + 1, ROUNDS);
+		snprintf(text, sizeof(text),
+			 "measuring durable writes, %u thread%s, round %u of %u", threads,
+			 threads == 1 ? "" : "s", round + 1, ROUNDS);
 		probe_progress(probe, text);
 		for (method = 0; method < PROBE_DURABLES; method++)
 			values[method][round] = run_round(probe->path.fd, method, threads);

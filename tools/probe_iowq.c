@@ -135,7 +135,9 @@ static void *task_main(void *arg)
 	return NULL;
 }
 
-/* The file as the job wants it: in the page cache, or out of it, where O_DIRECT has no conflicts. */
+/*
+ * The file as the job wants it: in the page cache, or out of it, where O_DIRECT has no conflicts.
+ */
 static void get_ready(const struct task *task)
 {
 	int fd = task->probe->path.fd;

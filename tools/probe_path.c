@@ -188,7 +188,9 @@ static int set_direct(int fd, bool on)
 	return fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT);
 }
 
-/* The smallest power of two that works; 0: none does. memory: that of the buffer, else the file's. */
+/*
+ * The smallest power of two that works; 0: none does. memory: that of the buffer, else the file's.
+ */
 static unsigned find_alignment(int fd, char *buf, bool memory)
 {
 	unsigned align;

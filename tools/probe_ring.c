@@ -252,7 +252,8 @@ static void lack_opcodes(struct probe *probe)
 		size_t used = 0;
 		unsigned missing = 0;
 
-		for (first = about; about->name && strcmp(about->since, first->since) == 0; about++) {
+		for (first = about; about->name && strcmp(about->since, first->since) == 0;
+		     about++) {
 			if (probe->ring.opcode[about->opcode])
 				continue;
 			used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s",

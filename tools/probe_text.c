@@ -167,7 +167,8 @@ static void print_memlock(const struct probe *probe)
 	    bytes(a, sizeof(a), probe->ring.ring_bytes), probe->plan.ring_entries,
 	    probe->plan.inflight_max);
 	row("rings within the limit", "%s%s", amount(c, sizeof(c), limits->rings),
-	    limits->rings == PROBE_NO_LIMIT ? "" : ", one a worker, for all processes of this user");
+	    limits->rings == PROBE_NO_LIMIT ?
+	    "" : ", one a worker, for all processes of this user");
 }
 
 static void print_limits(const struct probe *probe)

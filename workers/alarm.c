@@ -6,7 +6,8 @@
 #include "ring/sys.h"
 
 #define ROOM_FIRST	64
-#define BRANCHES	4	/* half as deep as a binary heap, and the four lie on one cache line */
+/* Half as deep as a binary heap, and the four lie on one cache line. */
+#define BRANCHES	4
 
 void gyre__alarms_done(struct gyre__alarms *alarms)
 {

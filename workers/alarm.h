@@ -23,7 +23,8 @@ struct gyre__alarm_entry {
 };
 
 struct gyre__alarms {
-	struct gyre__alarm_entry *heap;		/* each entry has up to four behind it, none of them earlier */
+	/* Each entry has up to four behind it, none of them earlier. */
+	struct gyre__alarm_entry *heap;
 	uint32_t count, room, reserved;
 };
 
@@ -43,7 +44,8 @@ static inline void gyre__alarms_release(struct gyre__alarms *alarms)
 	alarms->reserved--;
 }
 
-static inline void gyre__alarm_init(struct gyre__alarm *alarm, void (*due)(struct gyre__alarm *alarm))
+static inline void gyre__alarm_init(struct gyre__alarm *alarm,
+				    void (*due)(struct gyre__alarm *alarm))
 {
 	alarm->place = GYRE__ALARM_UNSET;
 	alarm->due = due;

@@ -43,8 +43,10 @@
 struct gyre__chunk {
 	struct gyre__chunk *next;
 	size_t size;			/* of data */
-	size_t used;			/* of it, to be cleared; up to date from when its arena leaves it */
-	unsigned class;			/* GYRE__CHUNK_CLASSES: of a size of its own, kept by nobody */
+	/* Of it, to be cleared; up to date from when its arena leaves it. */
+	size_t used;
+	/* GYRE__CHUNK_CLASSES: of a size of its own, kept by nobody. */
+	unsigned class;
 	char data[] GYRE__OWN_LINE;
 };
 

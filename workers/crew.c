@@ -8,7 +8,8 @@
 
 static struct gyre__worker *worker_new(const struct gyre__crew_config *config, unsigned number)
 {
-	struct gyre__worker *worker = gyre__sys->alloc(sizeof(*worker), _Alignof(struct gyre__worker));
+	struct gyre__worker *worker = gyre__sys->alloc(sizeof(*worker),
+						       _Alignof(struct gyre__worker));
 
 	if (!worker)
 		return NULL;

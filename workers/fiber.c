@@ -325,7 +325,8 @@ static void begin(unsigned high, unsigned low)
 
 static void make_first_frame(struct gyre__fiber *fiber, char *top)
 {
-	ucontext_t *context = (void *)((uintptr_t)(top - sizeof(*context)) & -(uintptr_t)FIBER_ALIGN);
+	ucontext_t *context = (void *)((uintptr_t)(top - sizeof(*context)) &
+				       -(uintptr_t)FIBER_ALIGN);
 	uint64_t address = (uintptr_t)fiber;
 	int rc;
 
@@ -335,7 +336,8 @@ static void make_first_frame(struct gyre__fiber *fiber, char *top)
 	context->uc_stack.ss_sp = fiber->stack;
 	context->uc_stack.ss_size = (size_t)((char *)context - (char *)fiber->stack);
 	context->uc_link = NULL;
-	makecontext(context, (void (*)(void))begin, 2, (unsigned)(address >> 32), (unsigned)address);
+	makecontext(context, (void (*)(void))begin, 2, (unsigned)(address >> 32),
+		    (unsigned)address);
 	fiber->sp = context;
 }
 

@@ -28,7 +28,8 @@ typedef void gyre__fiber_fn(void *arg);
  * in every build, so that no object file can disagree with another about it.
  */
 struct gyre__fiber {
-	void *sp;			/* while it does not run: its registers lie there; comes first */
+	/* While it does not run: its registers lie there; comes first. */
+	void *sp;
 	void *stack;			/* NULL: a thread's own */
 	size_t size;
 	gyre__fiber_fn *fn;

@@ -14,13 +14,19 @@
 
 /* ------------------------------------------------------------- answers -- */
 
-/* On whichever thread: what came of it stands in the handle, and is nobody's to change from here on. */
+/*
+ * On whichever thread: what came of it stands in the handle, and is nobody's to change from here
+ * on.
+ */
 static void tell(struct gyre_job *handle, struct gyre__ring *ring)
 {
 	void (*unref)(struct gyre_job *handle) = handle->unref;
 	uintptr_t word;
 
-	/* Release: the answer. Acquire: the waiter. From here on a handle without unref may be gone. */
+	/*
+	 * Release: the answer. Acquire: the waiter. From here on a handle without unref may be
+	 * gone.
+	 */
 	word = gyre__exchange(&handle->word, GYRE__JOB_ENDED, acq_rel);
 	if (word != GYRE__JOB_RUNS) {
 		struct gyre__waiter *waiter = (struct gyre__waiter *)word;

@@ -39,14 +39,16 @@ struct gyre_job {
 	uint64_t timeout_ns;		/* 0: none */
 	uint64_t start_ns;		/* with timeout_ns: it counts from here */
 	size_t stack_size, arena_max;
-	void *context;			/* the upper floor's, handed to the first task; its hook takes it over */
+	/* The upper floor's, handed to the first task; its hook takes it over. */
+	void *context;
 
 	/* What came of it; written before the word says that it has ended. */
 	enum gyre_status status;
 	enum gyre_effect effect;	/* NONE: no line of it has run */
 	bool returned;
 	int result;
-	char *panic;			/* text for GYRE_RESPONSE_LOST, to be freed by who takes it; may be NULL */
+	/* Text for GYRE_RESPONSE_LOST, to be freed by who takes it; may be NULL. */
+	char *panic;
 
 	/*
 	 * A job of which a task waits for this one: the upper floor's, to see circles
@@ -55,9 +57,12 @@ struct gyre_job {
 	_Atomic(struct gyre__job *) waited_by;
 	struct gyre__tasks *home;	/* where it runs */
 	struct gyre__job *job;		/* its worker's: while it runs there */
-	bool helped;			/* the upper floor's: one of its helpers has brought it about */
-	void *later;			/* the upper floor's: what brings it to a worker, and a cancel after it */
-	void (*unref)(struct gyre_job *handle);	/* on the heap: the job gives up its reference; else NULL */
+	/* The upper floor's: one of its helpers has brought it about. */
+	bool helped;
+	/* The upper floor's: what brings it to a worker, and a cancel after it. */
+	void *later;
+	/* On the heap: the job gives up its reference; else NULL. */
+	void (*unref)(struct gyre_job *handle);
 };
 
 /* What a job does not end before, besides its tasks. Embedded by its user. */
@@ -82,7 +87,8 @@ struct gyre__job {
 	size_t stack_size;		/* of tasks that it starts */
 	struct gyre__alarm alarm;	/* its time-out */
 	uint64_t cancel_ns;		/* since when its tasks are cancelled; 0: they are not */
-	enum gyre_status reason;	/* why, if not for the end of the first one; GYRE_OK: that */
+	/* Why, if not for the end of the first one; GYRE_OK: that. */
+	enum gyre_status reason;
 	bool returned, panicked;
 	int result;
 	char *panic;
@@ -98,7 +104,10 @@ void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle);
 struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
 				void *arg, struct gyre_task **ret_handle);
 
-/* The last job of a worker that ends: its own, whatever else may not begin any more. False: no memory. */
+/*
+ * The last job of a worker that ends: its own, whatever else may not begin any more. False: no
+ * memory.
+ */
 bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg);
 
 /* Asks all of its tasks to end. reason: what its status will be. */
@@ -116,7 +125,10 @@ void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
 
 void gyre__job_hold(struct gyre__job *job, struct gyre__held *held,
 		    void (*release)(struct gyre__held *held));
-/* held may be freed after this. Where no task is left, gyre__job_may_finish() comes next, but in release(). */
+/*
+ * held may be freed after this. Where no task is left, gyre__job_may_finish() comes next, but in
+ * release().
+ */
 void gyre__job_let_go(struct gyre__held *held);
 /* The job may be gone after this. */
 void gyre__job_may_finish(struct gyre__job *job);

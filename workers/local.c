@@ -103,7 +103,10 @@ void gyre__local_abandon(struct gyre__task *task)
 	let_them_look(entry);
 }
 
-/* Its waits are a task's like others. The functions are copied first: what is made is destroyed by them. */
+/*
+ * Its waits are a task's like others. The functions are copied first: what is made is destroyed by
+ * them.
+ */
 static enum gyre_status make(struct gyre__task *task, struct gyre__local_entry *entry)
 {
 	struct gyre__tasks *tasks = task->home;
@@ -204,7 +207,8 @@ static int end_task(void *arg)
 {
 	struct gyre__tasks *tasks = arg;
 
-	tasks->running->task->shielded = true;	/* as defers are: they may wait while there is time */
+	/* As defers are: they may wait while there is time. */
+	tasks->running->task->shielded = true;
 	destroy_all(tasks);
 	return 0;
 }

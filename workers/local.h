@@ -36,9 +36,11 @@ struct gyre__local_entry {
 };
 
 struct gyre__locals {
-	struct gyre__local_entry **entries;	/* in the order in which they were asked for first */
+	/* In the order in which they were asked for first. */
+	struct gyre__local_entry **entries;
 	uint32_t count, room;
-	struct gyre__local_entry **made;	/* those that are there, in the order of their making */
+	/* Those that are there, in the order of their making. */
+	struct gyre__local_entry **made;
 	uint32_t made_count;
 	bool ending;				/* none is made any more */
 };

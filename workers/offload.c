@@ -23,7 +23,8 @@ struct helper {
 	struct gyre__offload *pool;
 	struct helper *next_idle;	/* under the lock */
 	bool told;			/* under the lock: its eventfd was written */
-	int eventfd;			/* its own; under the lock while it is idle; -1: ends instead of sleeping */
+	/* Its own; under the lock while it is idle; -1: ends instead of sleeping. */
+	int eventfd;
 	unsigned number;
 	uintptr_t thread;		/* for who joins it */
 	char name[16];
@@ -36,7 +37,8 @@ struct gyre__offload {
 	struct helper *idle;		/* the latest first */
 	struct helper *ended;		/* by itself, and not joined yet */
 	unsigned live, idle_count;
-	bool closed;			/* for good; from then on helpers[] and ended are the closer's */
+	/* For good; from then on helpers[] and ended are the closer's. */
+	bool closed;
 
 	struct gyre__offload_config config;	/* never changed */
 	char name[10];			/* cut so that "-hNNNN" still fits into a thread's name */

@@ -39,7 +39,8 @@ struct gyre__offload_config {
 	int (*begin)(void *arg);
 	void (*finish)(void *arg);
 	void *arg;
-	uint64_t idle_ns;		/* how long a helper waits for work; 0: GYRE__OFFLOAD_IDLE_NS */
+	/* How long a helper waits for work; 0: GYRE__OFFLOAD_IDLE_NS. */
+	uint64_t idle_ns;
 };
 
 /* Starts no thread. The config is copied, its name too. -EINVAL, -ENOMEM. */

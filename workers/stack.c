@@ -44,7 +44,8 @@ struct gyre__stack_slab {
 	unsigned count;
 	unsigned carved;		/* slots [0, carved) are stacks */
 	unsigned cold_count;
-	uint16_t cold[];		/* slots of idle stacks without memory, a stack of numbers */
+	/* Slots of idle stacks without memory, a stack of numbers. */
+	uint16_t cold[];
 };
 
 /* ----------------------------------------------------------------- slabs -- */

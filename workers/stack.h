@@ -71,13 +71,15 @@ struct gyre__stack_class {
 	unsigned hot_count, hot_max;
 	unsigned slab_count, slab_count_max;	/* stacks of the next slab, and of the largest */
 	size_t size;			/* of a stack, its record included */
-	size_t usual;			/* depth, as the last look found it: one page to what is kept */
+	/* Depth, as the last look found it: one page to what is kept. */
+	size_t usual;
 	struct gyre__stack_slab *slabs;	/* the newest first: only that has room to carve */
 	struct gyre__stack_slab *cold;	/* those that have idle stacks without memory */
 };
 
 struct gyre__stacks {
-	bool zero;		/* set after init, before the first get: no user sees another's bytes */
+	/* Set after init, before the first get: no user sees another's bytes. */
+	bool zero;
 	bool guards_refused;	/* this kernel knows no guards that are cheaper than mappings */
 	unsigned until_look;	/* puts until one looks */
 	unsigned look_every;

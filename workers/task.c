@@ -34,7 +34,8 @@ static struct gyre_task *handle_of(const struct gyre__tasks *tasks, uint32_t slo
 	uintptr_t tag = tasks->tag & TAG_MASK;
 
 	return (struct gyre_task *)(tag << (TAG_SHIFT - 1) << 1 |
-				    generation_part(tasks->slots[slot].generation) << (1 + SLOT_BITS) |
+				    generation_part(tasks->slots[slot].generation)
+					    << (1 + SLOT_BITS) |
 				    (uintptr_t)slot << 1 | 1);
 }
 

@@ -24,8 +24,10 @@
 #include "stack.h"
 
 #define GYRE__TASK_BUDGET	64			/* switches between two turns of the ring */
-#define GYRE__TASKS_MAX		(1u << 22)		/* of one worker: what a handle can tell apart */
-#define GYRE__GRACE_NS		(100 * GYRE__NS_PER_MS)	/* from a task's cancel to the wait that drops it */
+/* Of one worker: what a handle can tell apart. */
+#define GYRE__TASKS_MAX		(1u << 22)
+/* From a task's cancel to the wait that drops it. */
+#define GYRE__GRACE_NS		(100 * GYRE__NS_PER_MS)
 #define GYRE__NO_HANDLE		UINT32_MAX
 
 struct gyre__job;
@@ -90,18 +92,21 @@ struct gyre__task {
 	uint32_t handle;			/* its slot, or GYRE__NO_HANDLE */
 	uint32_t serial;			/* n-th of its worker */
 	uint8_t state;				/* enum gyre__task_state */
-	bool shielded;				/* runs its defers: they may wait, cancelled or not */
+	/* Runs its defers: they may wait, cancelled or not. */
+	bool shielded;
 	bool alarmed;				/* the wait was ended by its alarm */
 	bool joins_all;
 	bool upper_made;			/* upper[] is in use */
 	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;
-	struct gyre__task *parent;		/* who started it; NULL: the job itself, or it has ended */
+	/* Who started it; NULL: the job itself, or it has ended. */
+	struct gyre__task *parent;
 	struct gyre__task *children, *child_next, *child_prev;	/* alive */
 	struct gyre__task *joiner, *joining;
 	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
 	int joined_result;
-	struct gyre__task *walk_next;		/* lib/tasks.c: the next of those met in the latest walk */
+	/* lib/tasks.c: the next of those met in the latest walk. */
+	struct gyre__task *walk_next;
 	uint64_t walk;				/* the latest that met it */
 	struct gyre__task *next_to_interrupt;
 	struct gyre__local_entry *local_makes, *local_waits;
@@ -115,8 +120,10 @@ struct gyre__task_slot {
 	void *owner;			/* while it lives the task, then its job; NULL: free */
 	uint32_t generation;		/* n-th use of the slot */
 	int32_t result;
-	uint32_t next, prev;		/* free: next; ended: in its job's ring of those to be joined */
-	uint32_t parent;		/* ended: serial of who started it, if that one lived then */
+	/* Free: next; ended: in its job's ring of those to be joined. */
+	uint32_t next, prev;
+	/* Ended: serial of who started it, if that one lived then. */
+	uint32_t parent;
 	uint8_t end;			/* enum gyre__task_end */
 	bool ended;
 };
@@ -133,7 +140,8 @@ struct gyre__task_hooks {
 	/* Does the end of target wait for that of task, through joins and jobs? */
 	bool (*is_circle)(const struct gyre__task *target, struct gyre__task *task);
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
-	void (*outlasting)(struct gyre__tasks *tasks);	/* what lives is about to be cancelled: the drain is over */
+	/* What lives is about to be cancelled: the drain is over. */
+	void (*outlasting)(struct gyre__tasks *tasks);
 };
 
 /* All tasks and jobs of one worker. */
@@ -143,7 +151,8 @@ struct gyre__tasks {
 	struct gyre__task *ready_head, *ready_tail;
 	struct gyre__task *ended;		/* the last one whose stack is not given back yet */
 	uint32_t budget;
-	int *error;				/* this thread's errno, which each task finds as it left it */
+	/* This thread's errno, which each task finds as it left it. */
+	int *error;
 	struct gyre__task_hooks hooks;
 	struct gyre__fiber scheduler;
 	struct gyre__stacks stacks;
@@ -157,15 +166,19 @@ struct gyre__tasks {
 	struct gyre__task *to_interrupt;	/* cancelled, and perhaps still waiting */
 	bool interrupting;
 	_Atomic uint32_t wakers;		/* other threads in gyre__task_wake() */
-	uint32_t tag;				/* in its handles, so that another worker's are told apart */
+	/* In its handles, so that another worker's are told apart. */
+	uint32_t tag;
 	struct gyre__job *jobs;			/* all that live here */
 	uint32_t jobs_live;
-	enum gyre_status end_reason;		/* not GYRE_OK: every job has been told to end, and none starts any more */
+	/* Not GYRE_OK: every job has been told to end, and none starts any more. */
+	enum gyre_status end_reason;
 	uint64_t stall_ns;			/* 0: nobody looks */
 	uint64_t since_ns;			/* stall_ns: when the running task began to */
-	_Atomic(gyre_task_fn *) stalled;	/* stall_ns: what runs now, for who asks from outside */
+	/* stall_ns: what runs now, for who asks from outside. */
+	_Atomic(gyre_task_fn *) stalled;
 	_Atomic uint64_t stalled_ns;		/* and since when */
-	char *outlasted;			/* what outlasting() has written down; freed with the worker */
+	/* What outlasting() has written down; freed with the worker. */
+	char *outlasted;
 	struct gyre__task_counters counters;
 };
 

@@ -27,7 +27,8 @@ struct gyre__worker {
 	struct gyre__ring ring;
 	struct gyre__tasks tasks;
 	struct gyre__worker_hooks hooks;
-	_Atomic int up;			/* 0: starting; 1: turns; negative errno: could not, or has ended */
+	/* 0: starting; 1: turns; negative errno: could not, or has ended. */
+	_Atomic int up;
 	unsigned number;
 	bool pin;			/* to the CPU of its number */
 	bool joinable;

@@ -570,8 +570,8 @@ typedef void gyre_prep_fn(struct io_uring_sqe *sqe, void *arg);
  * chain when they fail: on Linux 6.18 fsync, sync_file_range, fallocate,
  * ftruncate, statx, madvise, and those that rename, unlink, link and make names.
  * What must not happen after a failed fsync belongs into a call of its own. A
- * chain goes to the kernel as a whole, so it is at most ring_entries, as rounded up, and at most inflight_max
- * long. GYRE_INVALID on the last op of an array.
+ * chain goes to the kernel as a whole, so it is at most ring_entries, as rounded
+ * up, and at most inflight_max long. GYRE_INVALID on the last op of an array.
  *
  * Since: 0.1
  */
@@ -690,8 +690,9 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
  * GYRE_UNSUPPORTED: this kernel does not know the opcode. Effect NONE.
  * GYRE_INVALID, effect NONE, while the other ops run: prep is NULL or did what
  * is not allowed; unknown flags; reserved is not zero; in a later op another
- * worker than ops[0]'s; a time-out on a later op of a chain; GYRE_OP_LINK on the last op; a chain that is too long; GYRE_OP_LEAVE
- * and memory outside the library's buffers.
+ * worker than ops[0]'s; a time-out on a later op of a chain; GYRE_OP_LINK on the
+ * last op; a chain that is too long; GYRE_OP_LEAVE and memory outside the
+ * library's buffers.
  *
  * GYRE_INVALID for the whole call, ops untouched: ops is NULL, or count is more
  * than 2^24. For the whole call, with every op GYRE_INVALID: ops[0].worker names
@@ -1399,7 +1400,8 @@ enum gyre_status gyre_stream_open(gyre_prep_fn *prep, void *arg, struct gyre_str
  *
  * Since: 0.1
  */
-enum gyre_status gyre_stream_next(struct gyre_stream *stream, int *ret_res, uint32_t *ret_cqe_flags);
+enum gyre_status gyre_stream_next(struct gyre_stream *stream, int *ret_res,
+				  uint32_t *ret_cqe_flags);
 
 /*
  * The same as gyre_stream_open() with buffers, of which the kernel takes one for
@@ -1462,7 +1464,8 @@ struct gyre_local {
 };
 
 /* Initializes a struct gyre_local. Since: 0.1 */
-#define GYRE_LOCAL_INIT(create_fn, destroy_fn, arg_ptr) { (create_fn), (destroy_fn), (arg_ptr), { 0 } }
+#define GYRE_LOCAL_INIT(create_fn, destroy_fn, arg_ptr) \
+	{ (create_fn), (destroy_fn), (arg_ptr), { 0 } }
 
 /*
  * The value that local has on this worker; made by its create, where there is
@@ -1593,7 +1596,8 @@ struct gyre_stats {
 	uint64_t durable_by_ring;	/* by the same through a worker's ring, */
 	uint64_t durable_by_group;	/* and by a write and a flush that can be shared */
 	uint64_t durable_failed_files;	/* now: since a flush of theirs has failed */
-	uint64_t stack_bytes_max;	/* deepest use of a task's stack that was seen; not each is looked at */
+	/* Deepest use of a task's stack that was seen; not each is looked at. */
+	uint64_t stack_bytes_max;
 };
 
 /*

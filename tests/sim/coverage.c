@@ -101,7 +101,8 @@ static void tell(struct report *report, uint64_t count, const char *before, cons
 
 	snprintf(text, sizeof(text), "%s%s", before, name);
 	if (!report->list) {
-		printf("%s%10" PRIu64 "  %-32s", report->column++ % 3 == 0 ? "\n" : "", count, text);
+		printf("%s%10" PRIu64 "  %-32s", report->column++ % 3 == 0 ? "\n" : "", count,
+		       text);
 	} else if (count < report->required) {
 		printf("reached too seldom: %s: %" PRIu64 " of %" PRIu64 " times\n", text, count,
 		       report->required);

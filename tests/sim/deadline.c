@@ -58,7 +58,8 @@ void sim_deadline_opened(uint64_t drain_ns)
 /* Those that are over: after the last one the ring may still pause. */
 static uint64_t refusals_over(void)
 {
-	bool over = !deadline.refused_ns || deadline.refused_ns + SIM_LATE_REFUSAL_NS < sim_now_ns();
+	bool over = !deadline.refused_ns ||
+		    deadline.refused_ns + SIM_LATE_REFUSAL_NS < sim_now_ns();
 
 	return deadline.refusals[0] - (over ? 0 : 1);
 }
@@ -155,7 +156,9 @@ void sim_deadline_back(const struct sim_call *calls, const struct gyre_op *ops, 
 		const struct gyre_op *op = ops ? &ops[i] : NULL;
 		enum gyre_status here = op ? op->status : status;
 
-		/* Of a chain one op runs at a time, and it is asked; of a closed ring none can be. */
+		/*
+		 * Of a chain one op runs at a time, and it is asked; of a closed ring none can be.
+		 */
 		linked |= op && (op->flags & GYRE_OP_LINK);
 		if (!linked && here != GYRE_WORKER_DEAD)
 			check_asked(&calls[i], op, start_ns, refusals);

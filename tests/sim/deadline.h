@@ -13,11 +13,14 @@
 
 #include "oracle.h"
 
-#define SIM_LATE_CANCEL_NS	(1 * SIM_MS)	/* a time-out or a drain is over: the kernel is asked */
+/* A time-out or a drain is over: the kernel is asked. */
+#define SIM_LATE_CANCEL_NS	(1 * SIM_MS)
 #define SIM_LATE_REPLY_NS	(1 * SIM_MS)	/* the kernel has let go: the caller is back */
 #define SIM_LATE_CLOSE_NS	(1 * SIM_MS)	/* the last op has ended: gyre_close() is back */
-#define SIM_LATE_DEATH_NS	(100 * SIM_MS)	/* a ring has died, and the kernel let go: all are told */
-#define SIM_LATE_ALARM_NS	(1 * SIM_MS)	/* a sleep or a job's time is over: its task goes on */
+/* A ring has died, and the kernel let go: all are told. */
+#define SIM_LATE_DEATH_NS	(100 * SIM_MS)
+/* A sleep or a job's time is over: its task goes on. */
+#define SIM_LATE_ALARM_NS	(1 * SIM_MS)
 #define SIM_LATE_JOB_NS		(1 * SIM_MS)	/* a job's last task has ended: who waits is back */
 /* And for each submission that the kernel refuses meanwhile, the longest back-off. */
 #define SIM_LATE_REFUSAL_NS	(10 * SIM_MS)

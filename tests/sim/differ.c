@@ -221,8 +221,8 @@ static bool fake_does(struct comparison *comparison, unsigned which, unsigned be
 		comparison->fake_runs++;
 		if (!run_fake(&comparison->program, bend, seed, false, &outcome, &sim)) {
 			snprintf(comparison->reason, sizeof(comparison->reason),
-				 "the simulated kernel breaks down with its seed %" PRIu64 ": %s", seed,
-				 sim.reason);
+				 "the simulated kernel breaks down with its seed %" PRIu64 ": %s",
+				 seed, sim.reason);
 			return false;
 		}
 		if (equal(real, &outcome))
@@ -323,7 +323,8 @@ static int run_all(const struct args *args)
 	}
 	run_jobs(args, board);
 	printf("%s: %" PRIu64 " programs, %" PRIu64 " mismatches, %.1f simulated runs a program",
-	       board->mismatches ? "FAILED" : "ok", (uint64_t)board->done, (uint64_t)board->mismatches,
+	       board->mismatches ? "FAILED" : "ok", (uint64_t)board->done,
+	       (uint64_t)board->mismatches,
 	       (double)board->fake_runs / (double)(board->done ? board->done : 1));
 	if (board->refused)
 		printf("; %" PRIu64 " this kernel is too old for", (uint64_t)board->refused);
@@ -362,8 +363,8 @@ static int self_test(const struct args *args)
 			if (compare(&comparison, seed, bend) == 1)
 				break;
 		if (seed <= args->to) {
-			printf("ok %u - %s: found by program %" PRIu64 "\n", bend, sim_bend_names[bend],
-			       seed);
+			printf("ok %u - %s: found by program %" PRIu64 "\n", bend,
+			       sim_bend_names[bend], seed);
 		} else {
 			printf("not ok %u - %s: not found in %" PRIu64 " programs\n", bend,
 			       sim_bend_names[bend], args->to - args->from + 1);
@@ -436,7 +437,8 @@ static bool parse_option(struct args *args, int option)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "programs", required_argument, NULL, 'p' }, { "replay", required_argument, NULL, 'r' },
+		{ "programs", required_argument, NULL, 'p' },
+		{ "replay", required_argument, NULL, 'r' },
 		{ "jobs", required_argument, NULL, 'j' }, { "bend", required_argument, NULL, 'b' },
 		{ "keep-going", no_argument, NULL, 'k' }, { "self-test", no_argument, NULL, 't' },
 		{ NULL, 0, NULL, 0 },

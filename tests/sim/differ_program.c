@@ -201,7 +201,8 @@ static void make_submit(struct maker *maker)
 
 static void make_outside(struct maker *maker)
 {
-	static const enum differ_thing things[] = { DIFFER_PIPE_A_W, DIFFER_PIPE_B_W, DIFFER_EVENTFD };
+	static const enum differ_thing things[] = { DIFFER_PIPE_A_W, DIFFER_PIPE_B_W,
+						    DIFFER_EVENTFD };
 	enum differ_thing thing;
 	struct differ_step *step;
 	uint32_t len = 8;
@@ -301,8 +302,9 @@ static void print_op(const struct differ_program *program, unsigned number)
 	switch (op->opcode) {
 	case IORING_OP_READ:
 	case IORING_OP_WRITE:
-		printf("%s %s, %u bytes at %" PRIu64, op->opcode == IORING_OP_READ ? "READ" : "WRITE",
-		       thing_names[op->thing], op->len, op->off);
+		printf("%s %s, %u bytes at %" PRIu64,
+		       op->opcode == IORING_OP_READ ? "READ" : "WRITE", thing_names[op->thing],
+		       op->len, op->off);
 		break;
 	case IORING_OP_FSYNC:
 		printf("FSYNC %s", thing_names[op->thing]);

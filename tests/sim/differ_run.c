@@ -14,7 +14,8 @@
 #include "differ.h"
 
 #define NO_FD		9999		/* that nobody has */
-#define CANCEL_DATA	1000		/* user_data of what the end itself sends; ops have theirs from 1 */
+/* user_data of what the end itself sends; ops have theirs from 1. */
+#define CANCEL_DATA	1000
 #define PATIENCE	50		/* waits of WAIT_NS for what is sure to come */
 #define WAIT_NS		(100 * GYRE__NS_PER_MS)
 #define UNTOUCHED	0x5a
@@ -128,12 +129,13 @@ static int enter(struct run *run, unsigned min_complete)
 	struct __kernel_timespec ts = { .tv_nsec = WAIT_NS };
 	struct io_uring_getevents_arg arg = { .ts = (uintptr_t)&ts };
 	unsigned flags = min_complete ? IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG : 0;
+	unsigned to_submit;
 
 	__atomic_store_n(run->sq_tail, run->tail, __ATOMIC_RELEASE);
-	return run->world->sys->uring_enter(run->ring_fd,
-					    run->tail - __atomic_load_n(run->sq_head, __ATOMIC_ACQUIRE),
-					    min_complete, flags,
-					    min_complete ? &arg : NULL, min_complete ? sizeof(arg) : 0);
+	to_submit = run->tail - __atomic_load_n(run->sq_head, __ATOMIC_ACQUIRE);
+	return run->world->sys->uring_enter(run->ring_fd, to_submit, min_complete, flags,
+					    min_complete ? &arg : NULL,
+					    min_complete ? sizeof(arg) : 0);
 }
 
 static struct io_uring_sqe *next_sqe(struct run *run)
@@ -280,7 +282,8 @@ static bool is_closed(const struct run *run, enum differ_thing thing)
 	unsigned i;
 
 	for (i = 0; i < run->program->step_count; i++)
-		if (run->program->steps[i].what >= DIFFER_CLOSE && run->program->steps[i].thing == thing)
+		if (run->program->steps[i].what >= DIFFER_CLOSE &&
+		    run->program->steps[i].thing == thing)
 			return true;
 	return false;
 }

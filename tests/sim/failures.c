@@ -36,16 +36,19 @@ static const struct {
 	unsigned flags;
 	int errnos[ERRNOS_MAX + 1];
 } entries[ENTRIES] = {
-	[GYRE__FAULT_uring_setup] = { RESOURCE, { ENOMEM, EAGAIN, EMFILE, ENFILE, EPERM, EACCES, ENOSYS,
-						  EINVAL, EFAULT } },
-	[GYRE__FAULT_uring_enter] = { 0, { EAGAIN, EBUSY, ENOMEM, EINTR, ETIME, EBADF, EBADFD,
-						      EBADR, EEXIST, EFAULT, EINVAL, ENXIO, EOPNOTSUPP,
-						      EOWNERDEAD } },
-	[GYRE__FAULT_uring_register] = { 0, { ENOMEM, EAGAIN, EMFILE, EACCES, EBADF, EBADFD, EBUSY, EEXIST,
-					      EFAULT, EINVAL, ENXIO, EOPNOTSUPP } },
+	[GYRE__FAULT_uring_setup] = { RESOURCE,
+				      { ENOMEM, EAGAIN, EMFILE, ENFILE, EPERM, EACCES, ENOSYS,
+					EINVAL, EFAULT } },
+	[GYRE__FAULT_uring_enter] = { 0,
+				      { EAGAIN, EBUSY, ENOMEM, EINTR, ETIME, EBADF, EBADFD, EBADR,
+					EEXIST, EFAULT, EINVAL, ENXIO, EOPNOTSUPP, EOWNERDEAD } },
+	[GYRE__FAULT_uring_register] = { 0,
+					 { ENOMEM, EAGAIN, EMFILE, EACCES, EBADF, EBADFD, EBUSY,
+					   EEXIST, EFAULT, EINVAL, ENXIO, EOPNOTSUPP } },
 	[GYRE__FAULT_alloc] = { RESOURCE, { ENOMEM } },
-	[GYRE__FAULT_mmap] = { RESOURCE, { ENOMEM, EAGAIN, EACCES, EBADF, EINVAL, ENFILE, ENODEV, EPERM,
-					   EOVERFLOW } },
+	[GYRE__FAULT_mmap] = { RESOURCE,
+			       { ENOMEM, EAGAIN, EACCES, EBADF, EINVAL, ENFILE, ENODEV, EPERM,
+				 EOVERFLOW } },
 	[GYRE__FAULT_munmap] = { 0, { ENOMEM, EINVAL } },
 	[GYRE__FAULT_madvise] = { 0, { ENOMEM, EAGAIN, EACCES, EBADF, EINVAL, EIO, EPERM } },
 	[GYRE__FAULT_mprotect] = { NOT_CALLED, { ENOMEM, EACCES, EINVAL } },
@@ -57,27 +60,36 @@ static const struct {
 	[GYRE__FAULT_close] = { PASSED_ON, { EBADF, EINTR, EIO, ENOSPC, EDQUOT } },
 	[GYRE__FAULT_fstat] = { PASSED_ON, { EBADF, ENOMEM, EOVERFLOW, EIO } },
 	[GYRE__FAULT_fd_flags] = { PASSED_ON, { EBADF } },
-	[GYRE__FAULT_read] = { PASSED_ON | BEYOND_PROOF, { EINTR, EIO, EBADF, EISDIR, EINVAL, EFAULT,
-							   ENXIO } },
-	[GYRE__FAULT_write] = { PASSED_ON, { EINTR, EIO, EBADF, EPIPE, ENOSPC, EDQUOT, EFBIG, EPERM, EINVAL,
-					     EFAULT, EAGAIN } },
-	[GYRE__FAULT_pread] = { PASSED_ON, { EINTR, EIO, EBADF, EISDIR, ESPIPE, EINVAL, EFAULT, EOVERFLOW,
-					     ENXIO } },
-	[GYRE__FAULT_pwrite] = { PASSED_ON, { EINTR, EIO, EBADF, ESPIPE, ENOSPC, EDQUOT, EFBIG, EPERM,
-					      EINVAL, EFAULT } },
-	[GYRE__FAULT_preadv2] = { PASSED_ON, { EINTR, EAGAIN, EIO, EBADF, EISDIR, ESPIPE, EINVAL, EFAULT,
-					       EOPNOTSUPP } },
-	[GYRE__FAULT_pwritev2] = { PASSED_ON, { EINTR, EAGAIN, EIO, EBADF, EPIPE, ESPIPE, ENOSPC, EDQUOT,
-						EFBIG, EPERM, EINVAL, EFAULT, EOPNOTSUPP } },
+	[GYRE__FAULT_read] = { PASSED_ON | BEYOND_PROOF,
+			       { EINTR, EIO, EBADF, EISDIR, EINVAL, EFAULT, ENXIO } },
+	[GYRE__FAULT_write] = { PASSED_ON,
+				{ EINTR, EIO, EBADF, EPIPE, ENOSPC, EDQUOT, EFBIG, EPERM, EINVAL,
+				  EFAULT, EAGAIN } },
+	[GYRE__FAULT_pread] = { PASSED_ON,
+				{ EINTR, EIO, EBADF, EISDIR, ESPIPE, EINVAL, EFAULT, EOVERFLOW,
+				  ENXIO } },
+	[GYRE__FAULT_pwrite] = { PASSED_ON,
+				 { EINTR, EIO, EBADF, ESPIPE, ENOSPC, EDQUOT, EFBIG, EPERM, EINVAL,
+				   EFAULT } },
+	[GYRE__FAULT_preadv2] = { PASSED_ON,
+				  { EINTR, EAGAIN, EIO, EBADF, EISDIR, ESPIPE, EINVAL, EFAULT,
+				    EOPNOTSUPP } },
+	[GYRE__FAULT_pwritev2] = { PASSED_ON,
+				   { EINTR, EAGAIN, EIO, EBADF, EPIPE, ESPIPE, ENOSPC, EDQUOT,
+				     EFBIG, EPERM, EINVAL, EFAULT, EOPNOTSUPP } },
 	[GYRE__FAULT_poll] = { PASSED_ON, { EINTR, ENOMEM, EINVAL, EFAULT } },
 	[GYRE__FAULT_fsync] = { PASSED_ON, { EINTR, EIO, EBADF, EINVAL, EROFS, ENOSPC, EDQUOT } },
-	[GYRE__FAULT_fdatasync] = { PASSED_ON, { EINTR, EIO, EBADF, EINVAL, EROFS, ENOSPC, EDQUOT } },
-	[GYRE__FAULT_openat] = { PASSED_ON, { EINTR, EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOTDIR, EISDIR,
-					      ELOOP, ENAMETOOLONG, ENOSPC, EROFS, ENXIO, EPERM, EBADF } },
-	[GYRE__FAULT_statx] = { PASSED_ON, { ENOMEM, EACCES, ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG, EBADF,
-					     EINVAL, EFAULT } },
-	[GYRE__FAULT_fallocate] = { PASSED_ON, { EINTR, EIO, ENOSPC, EFBIG, EOPNOTSUPP, ENODEV, ESPIPE,
-						 EPERM, EINVAL, EBADF, ETXTBSY } },
+	[GYRE__FAULT_fdatasync] = { PASSED_ON,
+				    { EINTR, EIO, EBADF, EINVAL, EROFS, ENOSPC, EDQUOT } },
+	[GYRE__FAULT_openat] = { PASSED_ON,
+				 { EINTR, EMFILE, ENFILE, ENOMEM, EACCES, ENOENT, ENOTDIR, EISDIR,
+				   ELOOP, ENAMETOOLONG, ENOSPC, EROFS, ENXIO, EPERM, EBADF } },
+	[GYRE__FAULT_statx] = { PASSED_ON,
+				{ ENOMEM, EACCES, ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG, EBADF,
+				  EINVAL, EFAULT } },
+	[GYRE__FAULT_fallocate] = { PASSED_ON,
+				    { EINTR, EIO, ENOSPC, EFBIG, EOPNOTSUPP, ENODEV, ESPIPE, EPERM,
+				      EINVAL, EBADF, ETXTBSY } },
 	[GYRE__FAULT_thread_start] = { RESOURCE, { EAGAIN, EPERM, EINVAL } },
 	[GYRE__FAULT_thread_pin] = { 0, { EINVAL, EPERM, ESRCH, EFAULT } },
 	[GYRE__FAULT_self_set] = { RESOURCE, { ENOMEM, EAGAIN } },
@@ -287,7 +299,9 @@ static bool is_beyond_help(const struct failure *failure, const struct sim_outco
 
 	if (!outcome->stuck)
 		return false;
-	/* An eventfd that the host has closed is gone; trying again might write a stranger's file. */
+	/*
+	 * An eventfd that the host has closed is gone; trying again might write a stranger's file.
+	 */
 	if (flags & BEYOND_WAKING)
 		return failure->ever || error == EBADF;
 	if ((flags & PASSED_ON) && (error == EINTR || error == EAGAIN))
@@ -432,7 +446,8 @@ static bool check_pairs(unsigned *ret_pairs)
 			if (!hits == !!(entries[entry].flags & NOT_CALLED) || (!hits && args->only))
 				continue;
 			good = false;
-			printf("FAILED: %s: %s %s\n", gyre__fault_name((enum gyre__fault_call)entry),
+			printf("FAILED: %s: %s %s\n",
+			       gyre__fault_name((enum gyre__fault_call)entry),
 			       strerrorname_np(entries[entry].errnos[i]), hits ?
 			       "was met, and nothing in the library is known to call it" :
 			       "was never met: no scenario gets there");
@@ -454,8 +469,9 @@ static int sum_up(void)
 	good &= check_pairs(&pairs);
 	if (args->sites)
 		print_sites();
-	printf("%u pairs of call and errno, %" PRIu64 " runs, of which %" PRIu64 " ended in what nobody "
-	       "can live with for ever\n%s\n", pairs, runs, beyond_help, good ? "ok" : "FAILED");
+	printf("%u pairs of call and errno, %" PRIu64 " runs, of which %" PRIu64 " ended in what "
+	       "nobody can live with for ever\n%s\n",
+	       pairs, runs, beyond_help, good ? "ok" : "FAILED");
 	return good ? 0 : 1;
 }
 
@@ -508,8 +524,8 @@ static int replay_one(void)
 	struct failure failure;
 
 	if (!args->only || !parse_failure(args->single, &failure)) {
-		fprintf(stderr, "gyre-sim: --failure CALL:ERRNO:NTH:once|ever goes with --replay and "
-			"--scenario\n");
+		fprintf(stderr, "gyre-sim: --failure CALL:ERRNO:NTH:once|ever goes with --replay "
+				"and --scenario\n");
 		return 2;
 	}
 	job = &board->jobs[0];
@@ -522,7 +538,8 @@ static int replay_one(void)
 int sim_failures_main(const struct sim_failures_args *with)
 {
 	args = with;
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		     0);
 	if (board == MAP_FAILED || args->jobs > JOBS_MAX) {
 		fprintf(stderr, "gyre-sim: no memory, or too many jobs\n");
 		return 2;

@@ -338,7 +338,8 @@ static void count_image(const struct sim_data *data, uint64_t taken)
 	if (first_left < last_taken)
 		sim_reach(SIM_IMAGE_REORDERED);
 	for (sector = 0; sector + 1 < SIM_SECTORS; sector++)
-		if ((data->dirty >> sector & 3) == 3 && data->writer[sector] == data->writer[sector + 1] &&
+		if ((data->dirty >> sector & 3) == 3 &&
+		    data->writer[sector] == data->writer[sector + 1] &&
 		    ((taken >> sector & 1) != (taken >> (sector + 1) & 1))) {
 			sim_reach(SIM_IMAGE_TORN);
 			break;

@@ -30,7 +30,8 @@ struct sim_data {
 	unsigned number;
 	size_t len, medium_len;
 	uint64_t dirty;			/* sectors that are to come */
-	uint64_t lost;			/* sectors that a flush has given up: clean, but not there */
+	/* Sectors that a flush has given up: clean, but not there. */
+	uint64_t lost;
 	uint32_t version[SIM_SECTORS], medium_version[SIM_SECTORS];
 	uint32_t writer[SIM_SECTORS];	/* which write made it what it is: for the counters */
 	uint32_t writers;

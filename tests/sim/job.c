@@ -72,7 +72,8 @@ static bool may_be_cancelled(const struct sim_task *task)
 	const struct sim_job *job = task->job;
 
 	return task->cancel_asked || job_may_be_cancelled(job) || is_over_time(job) ||
-	       job->panicked || job->first_over || (task->joiner && may_be_cancelled(task->joiner)) ||
+	       job->panicked || job->first_over ||
+	       (task->joiner && may_be_cancelled(task->joiner)) ||
 	       (task->parent && task->parent->joins_all && may_be_cancelled(task->parent));
 }
 
@@ -151,7 +152,8 @@ void sim_task_has_slept(struct sim_task *task, uint64_t ns, enum gyre_status sta
 	if (status == GYRE_CANCELLED && !gyre_cancelled())
 		sim_fail("task %u: its sleep was cancelled, and it was not", task->id);
 	if (status != GYRE_OK && status != GYRE_CANCELLED)
-		sim_fail("task %u: no such answer of a sleep: %s", task->id, gyre_status_name(status));
+		sim_fail("task %u: no such answer of a sleep: %s", task->id,
+			 gyre_status_name(status));
 	check_slept(task, due_ns, "the end of its sleep is");
 	if (task->shielded)
 		return;
@@ -159,7 +161,8 @@ void sim_task_has_slept(struct sim_task *task, uint64_t ns, enum gyre_status sta
 		check_slept(task, gyre__deadline(job->start_ns, job->timeout_ns),
 			    "after its job's time-out, the cancel is");
 	if (job->cancelled_ns)
-		check_slept(task, job->cancelled_ns, "after its job's cancel, the end of its sleep is");
+		check_slept(task, job->cancelled_ns,
+			    "after its job's cancel, the end of its sleep is");
 	check_slept(task, sim_deadline_drained_ns(), "after the drain, the end of its sleep is");
 }
 
@@ -202,7 +205,8 @@ bool sim_task_begins(struct sim_task *task)
 	task->begun = true;
 	if (job->answered)
 		sim_fail("task %u begins after its job's end", task->id);
-	sim_trace("task %u of job %u begins on worker %d", task->id, job->id, gyre_current_worker());
+	sim_trace("task %u of job %u begins on worker %d", task->id, job->id,
+		  gyre_current_worker());
 	if (task == job->first) {
 		job->begun++;
 		job->live++;
@@ -245,7 +249,8 @@ void sim_task_joined(struct sim_task *task, enum gyre_status status, int result)
 	if (status == GYRE_OK && (!task->returned || result != task->result))
 		sim_fail("task %u is joined with another's result", task->id);
 	if (status == GYRE_CANCELLED && task->returned)
-		sim_fail("task %u has returned, and its joiner is told that it was dropped", task->id);
+		sim_fail("task %u has returned, and its joiner is told that it was dropped",
+			 task->id);
 	if (status != GYRE_OK && status != GYRE_CANCELLED)
 		sim_fail("task %u is joined: %s", task->id, gyre_last_error());
 }
@@ -339,7 +344,8 @@ void sim_job_answered(struct sim_job *job, enum gyre_status status, enum gyre_ef
 	if (!job->begun)
 		sim_reach(SIM_JOB_NOT_BEGUN);
 	if (job->panicked && status != GYRE_RESPONSE_LOST)
-		sim_fail("job %u has panicked, and is answered %s", job->id, gyre_status_name(status));
+		sim_fail("job %u has panicked, and is answered %s", job->id,
+			 gyre_status_name(status));
 	if (job->begun)
 		sim_deadline_job(job->id, job->ended_ns > since_ns ? job->ended_ns : since_ns);
 	if (status == GYRE_OK)

@@ -181,7 +181,8 @@ bool sim_kernel_owns(uint64_t addr, size_t len)
 
 static void note_stack(const char *ptr, size_t len)
 {
-	size_t first = (size_t)(ptr - kernel.arena) / GRAIN, end = first + (len + GRAIN - 1) / GRAIN;
+	size_t first = (size_t)(ptr - kernel.arena) / GRAIN;
+	size_t end = first + (len + GRAIN - 1) / GRAIN;
 
 	memset(&kernel.graves->stack[first], true, end - first);
 	if (kernel.graves->used < end)
@@ -567,7 +568,8 @@ static int sim_eventfd_write(int fd)
 	uint64_t one = 1;
 
 	sim_point("write of an eventfd");
-	if (sim_chance(sim_faults.stall))	/* who is about to wake somebody may be kept from it */
+	/* Who is about to wake somebody may be kept from it. */
+	if (sim_chance(sim_faults.stall))
 		sys_sleep_ns(1 + sim_random(100 * SIM_US));
 	file = sim_file_get(fd);
 	if (!file || file->kind != SIM_FILE_EVENTFD)
@@ -676,9 +678,9 @@ static ssize_t sim_pwrite(int fd, const void *buf, size_t len, off_t offset)
 static ssize_t sim_vector(int fd, const struct iovec *iov, int count, off_t offset, bool writes,
 			  int rw_flags)
 {
-	return count == 1 ? transfer(fd, iov->iov_base, iov->iov_len, offset < 0 ? 0 : offset, writes,
-				     rw_flags) :
-			    -EOPNOTSUPP;
+	if (count != 1)
+		return -EOPNOTSUPP;
+	return transfer(fd, iov->iov_base, iov->iov_len, offset < 0 ? 0 : offset, writes, rw_flags);
 }
 
 static ssize_t sim_preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
@@ -980,7 +982,8 @@ static void check_dead(const struct block *block)
 		return;
 	for (i = 0; i < block->len; i++)
 		if ((unsigned char)block->ptr[i] != DEAD_BYTE)
-			sim_fail("memory is written after it was freed: byte %zu of %zu", i, block->len);
+			sim_fail("memory is written after it was freed: byte %zu of %zu", i,
+				 block->len);
 }
 
 void sim_excuse_mapping(void)

@@ -22,10 +22,12 @@ extern const struct gyre__sys gyre__sys_sim;
 /* What goes wrong in this seed, and how often: of 1000. Rolled anew for each. */
 struct sim_faults {
 	unsigned eintr, eagain, ebusy, partial;	/* of io_uring_enter */
-	unsigned ebadr, fatal;			/* of it, and it is the ring's end; at most one a seed */
+	/* Of it, and it is the ring's end; at most one a seed. */
+	unsigned ebadr, fatal;
 	unsigned op_errno, short_io, slow;
 	unsigned cancel_miss, cancel_late, cut_off;
-	unsigned post_inline;			/* what is done within the submit has its CQE there */
+	/* What is done within the submit has its CQE there. */
+	unsigned post_inline;
 	unsigned stall;				/* of threads that are about to wake another */
 	unsigned fail_at;			/* the n-th call that can fail does; 0: none */
 	bool post_directly;			/* completions need no task work */

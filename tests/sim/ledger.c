@@ -23,7 +23,8 @@ struct sim_write {
 	uint64_t from, to;	/* to: as asked for, then as answered */
 	uint64_t begun, ended;
 	uint64_t durable;	/* sectors that no power cut may take back */
-	uint64_t lost;		/* sectors that were lost to a failed flush before they were durable */
+	/* Sectors that were lost to a failed flush before they were durable. */
+	uint64_t lost;
 	uint64_t seen_to;	/* how far anybody has seen it; 0: nobody has */
 };
 
@@ -114,7 +115,8 @@ static void check_age(const struct view *view, uint64_t from, uint64_t to, uint6
 			sim_fail(view->image ?
 				 "N3: write %u was answered as durable, and %s shows write %u at "
 				 "%llu..%llu of file %u" :
-				 "N2: write %u was answered, and %s shows write %u at %llu..%llu of file %u",
+				 "N2: write %u was answered, and %s shows write %u at %llu..%llu "
+				 "of file %u",
 				 i + 1, view->what, name, (unsigned long long)from,
 				 (unsigned long long)to, view->page->data->number);
 	}
@@ -138,11 +140,12 @@ static void check_run(const struct view *view, uint64_t from, uint64_t to, unsig
 			 view->what);
 	if (!write || write->data != view->page->data || from < write->from ||
 	    to > write->to)
-		sim_fail("N2: %s shows garbage at %llu..%llu of file %u, as of write %u", view->what,
-			 (unsigned long long)from, (unsigned long long)to, view->page->data->number,
-			 name);
+		sim_fail("N2: %s shows garbage at %llu..%llu of file %u, as of write %u",
+			 view->what, (unsigned long long)from, (unsigned long long)to,
+			 view->page->data->number, name);
 	if (write->state == NOTHING)
-		sim_fail("N2: write %u was answered with effect NONE, and %s shows it", name, view->what);
+		sim_fail("N2: write %u was answered with effect NONE, and %s shows it", name,
+			 view->what);
 	if (write->seen_to < to)
 		write->seen_to = to;
 	check_age(view, from, to, write->ended, name);
@@ -167,7 +170,8 @@ static void check_view(const struct view *view)
 		from = at;
 		do
 			at++;
-		while (at < view->to && bytes[at - view->from] == name_next(bytes[at - 1 - view->from]));
+		while (at < view->to &&
+		       bytes[at - view->from] == name_next(bytes[at - 1 - view->from]));
 		check_run(view, from, at, name_of(bytes[from - view->from], from));
 	}
 }
@@ -269,7 +273,8 @@ static unsigned number_of(const struct sim_write *write)
 static void cut_off(struct sim_write *write, uint64_t to, const char *answer)
 {
 	if (write->seen_to > to)
-		sim_fail("N2: write %u was answered with %s, and its bytes up to %llu have been seen",
+		sim_fail("N2: write %u was answered with %s, and its bytes up to %llu have been "
+			 "seen",
 			 number_of(write), answer, (unsigned long long)write->seen_to);
 	write->to = to;
 }
@@ -305,7 +310,8 @@ void sim_write_done(struct sim_write *write, enum gyre_effect effect, ssize_t re
 		write->state = MAYBE;
 	} else if (res >= 0) {
 		if ((uint64_t)res > write->to - write->from)
-			sim_fail("N2: write %u was answered with more than it asked for", number_of(write));
+			sim_fail("N2: write %u was answered with more than it asked for",
+				 number_of(write));
 		write->whole = (uint64_t)res == write->to - write->from;
 		cut_off(write, write->from + (uint64_t)res, "fewer bytes");
 		write->state = DONE;
@@ -359,7 +365,8 @@ void sim_synced(const struct sim_sync *sync, enum gyre_effect effect, int res,
 			if (sync->own[i]->state == MAYBE)
 				continue;
 			if (!sync->own[i]->whole)
-				sim_fail("N2: a flush was answered OK, and not all of write %u before it in its chain",
+				sim_fail("N2: a flush was answered OK, and not all of write %u "
+					 "before it in its chain",
 					 number_of(sync->own[i]));
 			hold(sync->own[i], promise);
 		}
@@ -441,7 +448,8 @@ void sim_ledger_check_end(void)
 		check_view(&view);
 		check_promise(page);
 		if (page->handed > page->told + page->unsure)
-			sim_fail("N3: the kernel told of %u failed flushes of file %u, callers were told "
-				 "of %u", page->handed, i, page->told);
+			sim_fail("N3: the kernel told of %u failed flushes of file %u, callers "
+				 "were told of %u",
+				 page->handed, i, page->told);
 	}
 }

@@ -32,7 +32,8 @@ struct sim_write;
 enum sim_promise {
 	SIM_NOT_DURABLE,	/* nothing: a plain write */
 	SIM_AS_KERNEL,		/* the kernel's word: it may have told somebody else already */
-	SIM_TO_THE_END		/* everything: gyre_write_durable's, or who stops at the first error */
+	/* Everything: gyre_write_durable's, or who stops at the first error. */
+	SIM_TO_THE_END
 };
 
 void sim_ledger_begin(void);

@@ -40,7 +40,8 @@ static const struct sim_scenario scenario_table[] = {
 	{ "crowd", "more cancels at once than the library has slots for", scenario_crowd, false },
 	{ "free", "gyre_free while callers are inside", scenario_free, false },
 	{ "death", "two workers, of which one dies", scenario_death, true },
-	{ "close-fd", "gyre_close_fd against reads, the number used again", scenario_close_fd, false },
+	{ "close-fd", "gyre_close_fd against reads, the number used again", scenario_close_fd,
+	  false },
 	{ "leave", "GYRE_OP_LEAVE with buffers that go round", scenario_leave, false },
 	{ "sync", "writes and flushes, and power cuts", scenario_sync, false },
 	{ "sync-death", "the same with two workers, of which one dies", scenario_sync_death, true },
@@ -58,10 +59,12 @@ static const struct sim_scenario scenario_table[] = {
 	{ "jobs-apart", "jobs of two runtimes that call each other's workers", scenario_jobs_apart,
 	  false },
 	{ "jobs-cancel", "jobs that nothing but a cancel can end", scenario_jobs_cancel, false },
-	{ "jobs-stubborn", "tasks that go on when they are cancelled", scenario_jobs_stubborn, false },
+	{ "jobs-stubborn", "tasks that go on when they are cancelled", scenario_jobs_stubborn,
+	  false },
 	{ "jobs-visit", "gyre_free while a task of another runtime is inside", scenario_jobs_visit,
 	  false },
-	{ "program", "one thread that calls each function of the library", scenario_program, false },
+	{ "program", "one thread that calls each function of the library", scenario_program,
+	  false },
 	{ "program-task", "a task that calls what only tasks can", scenario_program_task, false },
 	{ "offload", "threads that push work to helpers, and others that close the pool",
 	  scenario_offload, false },
@@ -152,7 +155,8 @@ static void run_checked(struct job *job, uint64_t seed)
 		sim_run_scenario(scenario_for(seed), &setup, &again);
 		board->twice++;
 		if (again.hash != outcome.hash)
-			fail_job(job, "the same seed took another course: something is not simulated");
+			fail_job(job, "the same seed took another course: something is not "
+				      "simulated");
 	}
 	if (outcome.failed)
 		fail_job(job, outcome.reason);
@@ -188,8 +192,10 @@ static void print_progress(double start_s, bool final)
 	double s = now_s() - start_s;
 	uint64_t done = board->done;
 
-	fprintf(stderr, "%s%" PRIu64 " of %" PRIu64 " %s seeds, %.0f a second, %.1f million steps a "
-		"second, %.0f s%s", final && !isatty(2) ? "" : "\r", done, args.to - args.from + 1,
+	fprintf(stderr,
+		"%s%" PRIu64 " of %" PRIu64 " %s seeds, %.0f a second, %.1f million steps a "
+		"second, %.0f s%s",
+		final && !isatty(2) ? "" : "\r", done, args.to - args.from + 1,
 		args.large ? "large" : "small", (double)done / s, (double)board->steps / s / 1e6, s,
 		final ? "\n" : "  ");
 }
@@ -202,7 +208,8 @@ static void note_end(pid_t pid, int status, const pid_t *pids)
 		if (pids[i] == pid && WIFSIGNALED(status)) {
 			char reason[64];
 
-			snprintf(reason, sizeof(reason), "crashed with signal %d", WTERMSIG(status));
+			snprintf(reason, sizeof(reason), "crashed with signal %d",
+				 WTERMSIG(status));
 			fail_job(&board->jobs[i], reason);
 		}
 }
@@ -251,7 +258,8 @@ static const struct job *worst_job(void)
 /* What it takes to meet the seed again: nothing that depends on the table of scenarios. */
 static void print_how(const char *mode, uint64_t seed)
 {
-	printf("gyre-sim --scenario %s%s", scenario_for(seed)->name, args.large ? " --size large" : "");
+	printf("gyre-sim --scenario %s%s", scenario_for(seed)->name,
+	       args.large ? " --size large" : "");
 	if (args.memory != SIM_MEMORY_BY_SEED)
 		printf(" --memory %s", sim_memory_names[args.memory]);
 	printf(" --%s %" PRIu64 "\n", mode, seed);
@@ -270,8 +278,9 @@ static bool run_seeds(void)
 		sim_coverage_add(&covered, &board->jobs[i].coverage);
 	worst = worst_job();
 	if (!worst) {
-		printf("ok: %" PRIu64 " %s seeds, %" PRIu64 " of them twice\n", (uint64_t)board->done,
-		       args.large ? "large" : "small", (uint64_t)board->twice);
+		printf("ok: %" PRIu64 " %s seeds, %" PRIu64 " of them twice\n",
+		       (uint64_t)board->done, args.large ? "large" : "small",
+		       (uint64_t)board->twice);
 		return true;
 	}
 	printf("FAILED: seed %" PRIu64 "%s, scenario %s: %s\nagain, with a trace: ", worst->seed,
@@ -286,7 +295,8 @@ static int run_all(void)
 {
 	bool ok;
 
-	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		     0);
 	if (board == MAP_FAILED) {
 		perror("gyre-sim: mmap");
 		return 2;
@@ -314,8 +324,8 @@ static int replay(const struct sim_setup *given, const struct sim_scenario *scen
 	printf("scenario %s (%s), %s, seed %" PRIu64 "\n", scenario->name, scenario->what,
 	       setup.large ? "large" : "small", setup.seed);
 	sim_run_scenario(scenario, &setup, &outcome);
-	printf("\n%s%s; %" PRIu64 " steps, hash %016" PRIx64 "\n", outcome.failed ? "FAILED: " : "ok",
-	       outcome.reason, outcome.steps, outcome.hash);
+	printf("\n%s%s; %" PRIu64 " steps, hash %016" PRIx64 "\n",
+	       outcome.failed ? "FAILED: " : "ok", outcome.reason, outcome.steps, outcome.hash);
 	return outcome.failed;
 }
 
@@ -499,8 +509,9 @@ static int run_one(void)
 static int run_failures(void)
 {
 	const struct sim_failures_args with = {
-		.scenarios = scenario_table, .count = SCENARIOS, .only = args.only, .jobs = args.jobs,
-		.sites = args.sites, .replay = args.from, .single = args.failure,
+		.scenarios = scenario_table, .count = SCENARIOS, .only = args.only,
+		.jobs = args.jobs, .sites = args.sites, .replay = args.from,
+		.single = args.failure,
 	};
 
 	return sim_failures_main(&with);
@@ -510,9 +521,9 @@ static int run_failures(void)
 static void forget_environment(void)
 {
 	static const char *const names[] = {
-		"GYRE_WORKERS", "GYRE_RING_ENTRIES", "GYRE_INFLIGHT_MAX", "GYRE_SPIN_NS", "GYRE_MODE",
-		"GYRE_STACK_SIZE", "GYRE_ARENA_MAX", "GYRE_POOL_SIZE", "GYRE_OFFLOAD_THREADS",
-		"GYRE_ROUTE",
+		"GYRE_WORKERS", "GYRE_RING_ENTRIES", "GYRE_INFLIGHT_MAX", "GYRE_SPIN_NS",
+		"GYRE_MODE", "GYRE_STACK_SIZE", "GYRE_ARENA_MAX", "GYRE_POOL_SIZE",
+		"GYRE_OFFLOAD_THREADS", "GYRE_ROUTE",
 	};
 	size_t i;
 
@@ -535,11 +546,15 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "seeds", required_argument, NULL, 's' },
 		{ "large-seeds", required_argument, NULL, 'L' },
-		{ "size", required_argument, NULL, 'z' }, { "memory", required_argument, NULL, 'm' },
-		{ "scenario", required_argument, NULL, 'n' }, { "jobs", required_argument, NULL, 'j' },
+		{ "size", required_argument, NULL, 'z' },
+		{ "memory", required_argument, NULL, 'm' },
+		{ "scenario", required_argument, NULL, 'n' },
+		{ "jobs", required_argument, NULL, 'j' },
 		{ "require", required_argument, NULL, 'R' },
-		{ "replay", required_argument, NULL, 'r' }, { "shrink", required_argument, NULL, 'k' },
-		{ "output", required_argument, NULL, 'o' }, { "script", required_argument, NULL, 'c' },
+		{ "replay", required_argument, NULL, 'r' },
+		{ "shrink", required_argument, NULL, 'k' },
+		{ "output", required_argument, NULL, 'o' },
+		{ "script", required_argument, NULL, 'c' },
 		{ "failures", no_argument, NULL, 'f' }, { "failure", required_argument, NULL, 'F' },
 		{ "sites", no_argument, NULL, 'P' },
 		{ "steps", no_argument, NULL, 'S' }, { "list", no_argument, NULL, 'l' },

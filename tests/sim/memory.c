@@ -224,8 +224,8 @@ void gyre__sim_store_begin(const char *where, volatile void *ptr, unsigned size,
 	buffer = buffer_of(self);
 	ns = sim_linger(memory.lazy, memory.octaves) * LINGER_NS;
 	/* A dead frame's words are somebody else's soon: what lies on a stack never lingers. */
-	if (order == memory_order_seq_cst || (ns == 0 && buffer->count == 0) || sim_on_a_stack(ptr) ||
-	    sim_kernel_is_stack(ptr)) {
+	if (order == memory_order_seq_cst || (ns == 0 && buffer->count == 0) ||
+	    sim_on_a_stack(ptr) || sim_kernel_is_stack(ptr)) {
 		sim_memory_drain();
 		return;
 	}
@@ -234,7 +234,8 @@ void gyre__sim_store_begin(const char *where, volatile void *ptr, unsigned size,
 	memory.lingers = true;
 	memory.coming = (struct store){
 		.ptr = ptr, .size = size, .release = order != memory_order_relaxed,
-		.before = read_word(ptr, size), .since_ns = sim_now_ns(), .due_ns = sim_now_ns() + ns,
+		.before = read_word(ptr, size), .since_ns = sim_now_ns(),
+		.due_ns = sim_now_ns() + ns,
 		.where = where,
 	};
 }

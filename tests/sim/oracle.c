@@ -21,8 +21,9 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_NO_MEMORY] = "NO_MEMORY", [SIM_SYSTEM] = "SYSTEM",
 	[SIM_UNKNOWN] = "effect UNKNOWN", [SIM_LEFT] = "left behind",
 	[SIM_EINTR] = "enter: EINTR", [SIM_EAGAIN] = "enter: EAGAIN", [SIM_EBUSY] = "enter: EBUSY",
-	[SIM_EBADR] = "enter: EBADR", [SIM_FATAL] = "enter: fatal errno", [SIM_ETIME] = "enter: ETIME",
-	[SIM_PARTIAL] = "partial submit", [SIM_OVERFLOW] = "CQ overflow",
+	[SIM_EBADR] = "enter: EBADR", [SIM_FATAL] = "enter: fatal errno",
+	[SIM_ETIME] = "enter: ETIME", [SIM_PARTIAL] = "partial submit",
+	[SIM_OVERFLOW] = "CQ overflow",
 	[SIM_SHORT] = "short read or write", [SIM_OP_ERRNO] = "op failed by dice",
 	[SIM_CANCEL_HIT] = "cancel: 0", [SIM_CANCEL_MISS] = "cancel: ENOENT",
 	[SIM_CANCEL_LATE] = "cancel: EALREADY", [SIM_CANCEL_FIRST] = "cancel's CQE first",
@@ -32,13 +33,15 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_ALLOC_FAILED] = "an allocation failed", [SIM_OPEN_FAILED] = "gyre_open failed",
 	[SIM_LATE_REF] = "descriptor looked up late",
 	[SIM_POWER_CUT] = "power cut", [SIM_IMAGE_LACKS] = "unsynced data vanished",
-	[SIM_IMAGE_TORN] = "write torn by a cut", [SIM_IMAGE_REORDERED] = "writes reordered by a cut",
+	[SIM_IMAGE_TORN] = "write torn by a cut",
+	[SIM_IMAGE_REORDERED] = "writes reordered by a cut",
 	[SIM_FLUSH_FAILED] = "flush failed", [SIM_FLUSH_LIED] = "flush lied after that",
 	[SIM_FILE_FULL] = "device full", [SIM_O_DSYNC] = "O_DSYNC write",
 	[SIM_RWF_DSYNC] = "RWF_DSYNC write", [SIM_FLUSH_LATE] = "cancel came during a flush",
 	[SIM_SHOT] = "multishot result", [SIM_LAST_SHOT] = "multishot ends with a result",
 	[SIM_NO_BUFFER] = "multishot lacks a buffer", [SIM_PAUSED] = "stream at rest",
-	[SIM_JOBS] = "jobs answered", [SIM_JOB_OK] = "job: OK", [SIM_JOB_CANCELLED] = "job: CANCELLED",
+	[SIM_JOBS] = "jobs answered", [SIM_JOB_OK] = "job: OK",
+	[SIM_JOB_CANCELLED] = "job: CANCELLED",
 	[SIM_JOB_TIMED_OUT] = "job: TIMED_OUT", [SIM_JOB_DEAD] = "job: WORKER_DEAD",
 	[SIM_JOB_PANIC] = "job panicked", [SIM_JOB_NOT_BEGUN] = "job never began",
 	[SIM_JOB_BUSY] = "job outlives a wait for it", [SIM_TASK_CANCELLED] = "task cancelled",
@@ -254,7 +257,8 @@ static void check_ok(const struct sim_call *call, enum gyre_effect effect, int r
 		sim_fail("call %u: OK, but effect NONE", call->id);
 	/* Only the library cancels here, and then it says so. */
 	if (res == -ECANCELED)
-		sim_fail("call %u: the kernel was told to cancel it, and nobody had asked", call->id);
+		sim_fail("call %u: the kernel was told to cancel it, and nobody had asked",
+			 call->id);
 	if (!call->posted)
 		sim_fail("call %u: OK with %d, but the kernel never said so", call->id, res);
 	/* Where a flush was made to fail, the library may know better than the kernel. */
@@ -338,7 +342,8 @@ void sim_answered(struct sim_call *call, enum gyre_status status, enum gyre_effe
 	sim_reach(SIM_CALLS);
 	sim_note((uint64_t)call->id << 32 | (uint64_t)status << 8 | (uint64_t)effect);
 	sim_trace("call %u is answered: %s, effect %s, %s", call->id, gyre_status_name(status),
-		  effect == GYRE_EFFECT_NONE ? "none" : effect == GYRE_EFFECT_DONE ? "done" : "unknown",
+		  effect == GYRE_EFFECT_NONE ? "none" :
+		  effect == GYRE_EFFECT_DONE ? "done" : "unknown",
 		  sim_result(res));
 	if (call->answered)
 		sim_fail("call %u is answered twice", call->id);

@@ -27,14 +27,16 @@ struct sim_call {
 	uint64_t offset;		/* or poll events, or the index of a registered buffer */
 	uint8_t sqe_flags;
 	uint32_t rw_flags;		/* or those of its opcode that share their place */
-	const void *file;		/* what fd meant when the call was made; NULL: of no account */
+	/* What fd meant when the call was made; NULL: of no account. */
+	const void *file;
 	bool wrong;			/* the library must refuse it */
 	const void *op;			/* its struct gyre_op, or NULL */
 	const struct sim_call *before;	/* the one that it is linked to, or NULL */
 	bool after_death;		/* a WORKER_DEAD had been told when it began */
 	bool excused;			/* a task's that is cancelled */
 	bool lent;			/* its memory is; until the answer */
-	bool bound;			/* a task's: only the worker that it is sent to may take it */
+	/* A task's: only the worker that it is sent to may take it. */
+	bool bound;
 	/* What the kernel has seen of it: its own account. */
 	bool prepared;			/* its prep has run */
 	unsigned taken;			/* SQEs consumed */
@@ -55,7 +57,8 @@ struct sim_call {
 enum sim_reached {
 	SIM_CALLS, SIM_OK, SIM_ERROR, SIM_TIMED_OUT, SIM_CANCELLED, SIM_CLOSED, SIM_DEAD, SIM_BUSY,
 	SIM_INVALID, SIM_NO_MEMORY, SIM_SYSTEM, SIM_UNKNOWN, SIM_LEFT,
-	SIM_EINTR, SIM_EAGAIN, SIM_EBUSY, SIM_EBADR, SIM_FATAL, SIM_ETIME, SIM_PARTIAL, SIM_OVERFLOW,
+	SIM_EINTR, SIM_EAGAIN, SIM_EBUSY, SIM_EBADR, SIM_FATAL, SIM_ETIME, SIM_PARTIAL,
+	SIM_OVERFLOW,
 	SIM_SHORT, SIM_OP_ERRNO, SIM_CANCEL_HIT, SIM_CANCEL_MISS, SIM_CANCEL_LATE, SIM_CANCEL_FIRST,
 	SIM_CANCEL_SECOND, SIM_SLOW,
 	SIM_CUT_OFF, SIM_LINK_BROKEN, SIM_TASK_WORK, SIM_CALL_FAILED, SIM_ALLOC_FAILED,

@@ -16,9 +16,12 @@ void sim_run_scenario(const struct sim_scenario *scenario, const struct sim_setu
  * Finds a smaller run that fails as this one does, writes its script to the file
  * at path, and tells its story. 0: it has; 1: the seed does not fail; 2: trouble.
  */
-int sim_shrink(const struct sim_scenario *scenario, const struct sim_setup *setup, const char *path);
+int sim_shrink(const struct sim_scenario *scenario, const struct sim_setup *setup,
+	       const char *path);
 
-/* A script that sim_shrink() has written; its scenario's name, and all else but how much to tell. */
+/*
+ * A script that sim_shrink() has written; its scenario's name, and all else but how much to tell.
+ */
 bool sim_script_read(const char *path, char ret_scenario[32], struct sim_setup *ret_setup);
 
 extern const char *const sim_memory_names[];	/* by enum sim_memory */

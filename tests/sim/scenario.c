@@ -48,7 +48,8 @@ static bool open_with(struct gyre_options options, unsigned workers, unsigned in
 
 bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, struct gyre **ret)
 {
-	return open_with((struct gyre_options)GYRE_OPTIONS_INIT, workers, inflight_max, drain_ns, ret);
+	return open_with((struct gyre_options)GYRE_OPTIONS_INIT, workers, inflight_max, drain_ns,
+			 ret);
 }
 
 bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret)
@@ -58,7 +59,8 @@ bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 	sim_arenas_are_zero = sim_chance(400);
 	options.flags = sim_arenas_are_zero ? GYRE_ZERO_ARENAS : 0;
 	options.stall_ns = sim_chance(300) ? 10 * SIM_US : 0;
-	return open_with(options, workers, 1 + (unsigned)sim_random(sim_many(8, 64)), drain_ns, ret);
+	return open_with(options, workers, 1 + (unsigned)sim_random(sim_many(8, 64)), drain_ns,
+			 ret);
 }
 
 void sim_check_told(enum gyre_status status)
@@ -70,11 +72,11 @@ void sim_check_told(enum gyre_status status)
 	if (status == GYRE_NO_MEMORY && !sim_pointer_get() && sim_fault_happened() && !silent)
 		return;
 	if (gyre_last_status() != status)
-		sim_fail("%s was answered, and gyre_last_status() says %s", gyre_status_name(status),
-			 gyre_status_name(gyre_last_status()));
+		sim_fail("%s was answered, and gyre_last_status() says %s",
+			 gyre_status_name(status), gyre_status_name(gyre_last_status()));
 	if (silent != (status == GYRE_OK))
-		sim_fail("%s was answered, and gyre_last_error() says \"%s\"", gyre_status_name(status),
-			 gyre_last_error());
+		sim_fail("%s was answered, and gyre_last_error() says \"%s\"",
+			 gyre_status_name(status), gyre_last_error());
 }
 
 void sim_close_runtime(struct gyre *rt)
@@ -155,7 +157,8 @@ void sim_prep(struct io_uring_sqe *sqe, void *arg)
 		io_uring_prep_read_fixed(sqe, call->fd, call->buf, call->len, 0, (int)call->offset);
 		break;
 	case IORING_OP_WRITE_FIXED:
-		io_uring_prep_write_fixed(sqe, call->fd, call->buf, call->len, 0, (int)call->offset);
+		io_uring_prep_write_fixed(sqe, call->fd, call->buf, call->len, 0,
+					  (int)call->offset);
 		break;
 	case IORING_OP_SEND_ZC:
 		io_uring_prep_send_zc(sqe, call->fd, call->buf, call->len, 0, 0);
@@ -199,7 +202,8 @@ static void take_back(struct sim_call *call)
 void sim_call_dropped(struct sim_call *call)
 {
 	if (call->taken)
-		sim_fail("call %u was submitted, and its task is dropped before the answer", call->id);
+		sim_fail("call %u was submitted, and its task is dropped before the answer",
+			 call->id);
 	take_back(call);
 }
 

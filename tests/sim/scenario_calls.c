@@ -66,10 +66,12 @@ static bool roll_call(struct caller *caller, unsigned i)
 		sim_call_init(call, IORING_OP_NOP, -1, NULL, 0, 0);
 		return false;
 	case 1:
-		sim_call_init(call, IORING_OP_READ, play.file, caller->bytes[i], len, sim_random(40));
+		sim_call_init(call, IORING_OP_READ, play.file, caller->bytes[i], len,
+			      sim_random(40));
 		return false;
 	case 2:
-		sim_call_init(call, IORING_OP_WRITE, play.file, caller->bytes[i], len, sim_random(40));
+		sim_call_init(call, IORING_OP_WRITE, play.file, caller->bytes[i], len,
+			      sim_random(40));
 		return false;
 	case 3:
 		sim_call_init(call, IORING_OP_READ, play.pipe[0], caller->bytes[i], len, 0);
@@ -198,7 +200,8 @@ static void meddle(void)
 			sim_sleep(sim_random(sim_chance(500) ? 50 * SIM_US : SIM_MS));
 			break;
 		case 1:
-			sim_scenario_write(play.pipe[1], "some bytes in the pipe", 1 + sim_random(22));
+			sim_scenario_write(play.pipe[1], "some bytes in the pipe",
+					   1 + sim_random(22));
 			break;
 		default:
 			sim_trace("cancels an op");

@@ -29,7 +29,8 @@ static struct {
 	struct caller callers[CALLERS];
 	int fds[DESCRIPTORS];
 	bool resets;		/* somebody may reset: then a failure may stop to stick */
-	unsigned resets_begun[SIM_DATA_MAX], resets_ended[SIM_DATA_MAX];	/* by the file's number */
+	/* By the file's number. */
+	unsigned resets_begun[SIM_DATA_MAX], resets_ended[SIM_DATA_MAX];
 } play;
 
 static enum gyre_effect effect_of(ssize_t res)
@@ -198,7 +199,8 @@ static bool open_runtime(unsigned workers)
 
 static void play_durable(unsigned workers)
 {
-	static const char *const names[CALLERS] = { "writer-a", "writer-b", "writer-c", "writer-d" };
+	static const char *const names[CALLERS] = { "writer-a", "writer-b", "writer-c",
+						    "writer-d" };
 	struct sim_thread *threads[CALLERS];
 	bool close_early = sim_chance(200);
 	unsigned i;

@@ -95,7 +95,8 @@ void scenario_close_fd(void *arg)
 		if (rc < 0 && !sim_fault_happened())
 			sim_fail("gyre_close_fd: %d", rc);
 		for (i = 0; rc < 0 && i < play.count; i++)
-			play.calls[i].file = NULL;	/* the scenario closes it, as nobody should */
+			/* The scenario closes it, as nobody should. */
+			play.calls[i].file = NULL;
 		if (rc < 0)
 			sim_scenario_close(play.fds[0]);
 		other = sim_scenario_file("somebody else's file", 20);

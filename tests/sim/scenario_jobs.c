@@ -18,7 +18,8 @@ static struct {
 	bool stubborn;			/* some tasks do not stop when they are told */
 	bool closes_inside;		/* a task may be the one who closes */
 	unsigned panics;		/* in 1000 steps */
-	bool zero;			/* no job sees what another has left: not so where there are two runtimes */
+	/* No job sees what another has left: not so where there are two runtimes. */
+	bool zero;
 } play;
 
 static int run_task(void *arg);
@@ -29,7 +30,8 @@ static void begin(bool patient)
 {
 	memset(&play, 0, sizeof(play));
 	sim_jobs_begin();
-	play.count = sim_many(1 + (unsigned)sim_random(3), 4 + (unsigned)sim_random(CALLERS_MAX - 3));
+	play.count = sim_many(1 + (unsigned)sim_random(3),
+			      4 + (unsigned)sim_random(CALLERS_MAX - 3));
 	play.workers = 1 + (unsigned)sim_random(sim_many(2, 4));
 	play.rounds = sim_many(2, 5);
 	play.patient = patient;
@@ -48,14 +50,18 @@ static void end(void)
 
 static uint64_t some_time(void)
 {
-	return 1 + sim_random(sim_chance(500) ? 10 * SIM_US : sim_chance(800) ? 100 * SIM_US : SIM_MS);
+	return 1 + sim_random(sim_chance(500) ? 10 * SIM_US :
+			      sim_chance(800) ? 100 * SIM_US : SIM_MS);
 }
 
 /* ------------------------------------------------- what a task may do -- */
 
 static void task_sleeps(struct sim_task *task)
 {
-	/* What a defer waits for, only the end of its own runtime's drain ends: not that of the other's. */
+	/*
+	 * What a defer waits for, only the end of its own runtime's drain ends: not that of the
+	 * other's.
+	 */
 	bool endless = task->job->endless && !(task->shielded && play.other);
 	uint64_t ns = endless && sim_chance(200) ? GYRE_FOREVER : some_time();
 	enum gyre_status status;
@@ -235,7 +241,8 @@ static void task_closes(void)
 
 static void task_runs_job(struct sim_task *task)
 {
-	struct sim_job *job = task->job->depth < DEPTH_MAX ? sim_job_new(task->job->depth + 1) : NULL;
+	struct sim_job *job = task->job->depth < DEPTH_MAX ?
+			      sim_job_new(task->job->depth + 1) : NULL;
 
 	if (!job)
 		return;
@@ -415,8 +422,8 @@ static bool wait_for(struct sim_job *job, uint64_t timeout_ns)
 	sim_trace("job %u goes on", job->id);
 	if (timeout_ns == GYRE_FOREVER && !gyre_cancelled() && !sim_fault_happened())
 		sim_fail("job %u: nobody waits for it any more, and it has not ended", job->id);
-	if (timeout_ns != GYRE_FOREVER && sim_now_ns() < start_ns + timeout_ns && !gyre_cancelled() &&
-	    !sim_fault_happened())
+	if (timeout_ns != GYRE_FOREVER && sim_now_ns() < start_ns + timeout_ns &&
+	    !gyre_cancelled() && !sim_fault_happened())
 		sim_fail("job %u: the wait for it is over too early", job->id);
 	return false;
 }
@@ -545,7 +552,8 @@ static void meddle(void)
 		if (sim_chance(500))
 			sim_sleep(some_time());
 		else
-			sim_scenario_write(play.pipe[1], "some bytes in the pipe", 1 + sim_random(22));
+			sim_scenario_write(play.pipe[1], "some bytes in the pipe",
+					   1 + sim_random(22));
 }
 
 static void play_jobs(uint64_t drain_ns)
@@ -605,7 +613,8 @@ void scenario_jobs_apart(void *arg)
 	if (sim_open_for_jobs(play.workers, drain_ns, &play.rt)) {
 		if (!sim_open_for_jobs(play.workers, drain_ns, &play.other))
 			play.other = NULL;
-		sim_deadline_opened(GYRE_FOREVER);	/* each has its own, and calls do not say whose */
+		/* Each has its own, and calls do not say whose. */
+		sim_deadline_opened(GYRE_FOREVER);
 		start_callers();
 		meddle();
 		sim_excuse_close();

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Jobs that only one thing can end: a cancel, whatever they wait for; or that visit what is freed. */
+/*
+ * Jobs that only one thing can end: a cancel, whatever they wait for; or that visit what is freed.
+ */
 #include "scenario.h"
 
 #include "job.h"
@@ -100,7 +102,8 @@ static void block_for_ever(struct sim_task *task, struct sim_job *job)
 static void wait_for_job_for_ever(struct sim_task *task, struct sim_job *job)
 {
 	struct gyre_job_options options = some_worker();
-	enum gyre_status status = gyre_spawn(play.rt, wait_for_ever, job->first, &options, &job->handle);
+	enum gyre_status status = gyre_spawn(play.rt, wait_for_ever, job->first, &options,
+					     &job->handle);
 	uint64_t start_ns = sim_now_ns();
 	int result = -1;
 
@@ -128,7 +131,8 @@ static int wait_for_ever(void *arg)
 	if (!sim_task_begins(task))
 		return task->result;
 	sim_task_waits(task);
-	job = task->job->depth < DEPTH_MAX && sim_chance(500) ? sim_job_new(task->job->depth + 1) : NULL;
+	job = task->job->depth < DEPTH_MAX && sim_chance(500) ?
+	      sim_job_new(task->job->depth + 1) : NULL;
 	if (job && sim_chance(500))
 		block_for_ever(task, job);
 	else if (job)
@@ -148,7 +152,8 @@ static int wait_for_ever(void *arg)
 static bool spawn_one(struct sim_job *job)
 {
 	struct gyre_job_options options = some_worker();
-	enum gyre_status status = gyre_spawn(play.rt, wait_for_ever, job->first, &options, &job->handle);
+	enum gyre_status status = gyre_spawn(play.rt, wait_for_ever, job->first, &options,
+					     &job->handle);
 
 	job->taken = status == GYRE_OK;
 	if (!job->taken)
@@ -209,7 +214,8 @@ static void cancel_one(void *arg)
 		sim_job_cancel(job);
 	start_ns = sim_now_ns();
 	status = gyre_job_wait(job->handle, GYRE_FOREVER, &result);
-	if (status == GYRE_BUSY && sim_call_has_failed()) {	/* nowhere to wait; its cancel goes on */
+	/* Nowhere to wait; its cancel goes on. */
+	if (status == GYRE_BUSY && sim_call_has_failed()) {
 		gyre_job_detach(job->handle);
 		return;
 	}

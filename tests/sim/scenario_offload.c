@@ -14,7 +14,8 @@
 #define WORK_NS_MAX	(50 * SIM_US)
 #define SHORT_NS_MAX	(100 * SIM_US)
 #define LONG_NS		SIM_S
-#define LATE_NS		(100 * SIM_MS)	/* all works one after another, and all that may be in their way */
+/* All works one after another, and all that may be in their way. */
+#define LATE_NS		(100 * SIM_MS)
 
 enum stage { UNUSED, PUSHED, RUNS, DONE };
 

@@ -228,7 +228,8 @@ static void check_end(const struct user *user)
 		return;
 	if (user->last == 0 && user->opcode == READ_MULTISHOT) {
 		if (user->seen != user->total)
-			sim_fail("a stream is at its end with %u of %u bytes", user->seen, user->total);
+			sim_fail("a stream is at its end with %u of %u bytes", user->seen,
+				 user->total);
 		return;
 	}
 	for (i = 0; i < sizeof(fine) / sizeof(fine[0]); i++)
@@ -274,7 +275,8 @@ static void check_open(const struct user *user)
 		sim_fail("a stream is refused by a ring that nobody has closed");
 	if (user->rc == -EOWNERDEAD && !sim_death_happened())
 		sim_fail("a stream is refused by a dead ring, and none is");
-	if (user->rc < 0 && user->rc != -ESHUTDOWN && user->rc != -EOWNERDEAD && !sim_call_has_failed())
+	if (user->rc < 0 && user->rc != -ESHUTDOWN && user->rc != -EOWNERDEAD &&
+	    !sim_call_has_failed())
 		sim_fail("a stream cannot be opened: %s", sim_result(user->rc));
 }
 

@@ -140,8 +140,8 @@ static void add_write(struct caller *caller, unsigned i)
 	size_t len;
 
 	roll_place(&len, &offset);
-	sim_call_init(&caller->calls[i], IORING_OP_WRITE, target->fd, caller->bytes[i], (uint32_t)len,
-		      offset);
+	sim_call_init(&caller->calls[i], IORING_OP_WRITE, target->fd, caller->bytes[i],
+		      (uint32_t)len, offset);
 	caller->calls[i].rw_flags = durable ? RWF_DSYNC : 0;
 	caller->entries[i].write = sim_write_begin(target->fd, caller->bytes[i], len, offset,
 						   promise_of(target, durable));
@@ -224,8 +224,8 @@ static void call_alone(struct caller *caller)
 	} else if (sim_chance(500)) {
 		add_sync(caller, 0, false);
 	} else {
-		sim_call_init(&caller->calls[0], IORING_OP_SYNC_FILE_RANGE, caller->target->fd, NULL,
-			      REACH, 0);
+		sim_call_init(&caller->calls[0], IORING_OP_SYNC_FILE_RANGE, caller->target->fd,
+			      NULL, REACH, 0);
 		tell = false;
 	}
 	caller->calls[0].sqe_flags = sim_chance(200) ? IOSQE_ASYNC : 0;
@@ -289,8 +289,9 @@ static void meddle(void)
 		if (sim_chance(500)) {
 			sim_power_cut();
 		} else {
-			sim_cancel(play.rt,
-				   &play.callers[sim_random(play.count)].ops[sim_random(BATCH_MAX)]);
+			struct caller *caller = &play.callers[sim_random(play.count)];
+
+			sim_cancel(play.rt, &caller->ops[sim_random(BATCH_MAX)]);
 		}
 	}
 }

@@ -12,7 +12,8 @@
 #include "workers/fiber.h"
 
 #define STACK_BYTES	(128 * 1024)
-#define STEPS_SMALL	UINT64_C(400000)	/* a seed takes a few thousand: past this nobody gets on */
+/* A seed takes a few thousand: past this nobody gets on. */
+#define STEPS_SMALL	UINT64_C(400000)
 #define STEPS_LARGE	UINT64_C(4000000)
 #define POINT_NS	20
 #define CHANGES_MAX	8			/* priority change points of a seed */
@@ -108,7 +109,9 @@ static bool script_has(uint64_t key)
 	return low < script->throw_count && script->throws[low] == key;
 }
 
-/* Each throw has a name that stays its own when other threads throw less. False: it is to be zero. */
+/*
+ * Each throw has a name that stays its own when other threads throw less. False: it is to be zero.
+ */
 static bool throw_dice(unsigned nth, uint64_t *ret_key, uint64_t *ret)
 {
 	struct dice *dice = &sim.dice[nth];
@@ -257,9 +260,9 @@ static void fail_blocked(void)
 
 	for (i = 0; i < sim.count && used < sizeof(text); i++)
 		if (sim.threads[i].state == BLOCKED)
-			used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s waits for %s",
-						 used ? "; " : "", sim.threads[i].name,
-						 sim.threads[i].why);
+			used += (size_t)snprintf(text + used, sizeof(text) - used,
+						 "%s%s waits for %s", used ? "; " : "",
+						 sim.threads[i].name, sim.threads[i].why);
 	sim.outcome->blocked = sim.outcome->stuck = true;
 	sim_fail("blocked for ever: %s", text);
 }
@@ -691,11 +694,12 @@ static void say_strategy(void)
 
 	printf("memory: %s", sim_memory_name());
 	if (sim_memory_longest_ns())
-		printf(", stores linger for up to %llu ns", (unsigned long long)sim_memory_longest_ns());
+		printf(", stores linger for up to %llu ns",
+		       (unsigned long long)sim_memory_longest_ns());
 	printf("\nscheduler: ");
 	if (sim.setup->script)
-		printf("by script, %u switches, %u throws set to zero\n", sim.setup->script->switch_count,
-		       sim.setup->script->throw_count);
+		printf("by script, %u switches, %u throws set to zero\n",
+		       sim.setup->script->switch_count, sim.setup->script->throw_count);
 	else if (!sim.by_priority)
 		printf("by chance, 1 point in %u lets another thread run\n", sim.switch_mask + 1);
 	else
@@ -714,7 +718,9 @@ static void sim_begin(const struct sim_setup *setup, const struct sim_events *ev
 	sim.outcome = outcome;
 	sim.setup = setup;
 	for (i = 0; i < DICE_COUNT; i++)
-		sim.dice[i] = (struct dice){ mix(setup->seed + (i + 2) * UINT64_C(0xd1342543de82ef95)), 0 };
+		sim.dice[i] = (struct dice){
+			.base = mix(setup->seed + (i + 2) * UINT64_C(0xd1342543de82ef95)),
+		};
 	sim.course = mix(setup->seed + GOLDEN);
 	sim.count = sim.alive = 0;
 	sim.self = NULL;

@@ -119,7 +119,9 @@ static uint64_t length_of(const struct sim_outcome *outcome)
 	return outcome->steps + 16 * outcome->events;
 }
 
-/* Is the script as good as the best, and no longer? Then it is the best, less what did not matter. */
+/*
+ * Is the script as good as the best, and no longer? Then it is the best, less what did not matter.
+ */
 static bool try_script(void)
 {
 	const struct sim_course *course = &shrink.attempt->course;
@@ -185,7 +187,10 @@ static bool zero_throws(void)
 			shrink.script->throw_count += len;
 			if (!try_script())
 				continue;
-			/* The rest is another run's now: what is left of it comes first the next time. */
+			/*
+			 * The rest is another run's now: what is left of it comes first the next
+			 * time.
+			 */
 			did = true;
 			count -= len;
 			memmove(&thrown[at], &thrown[at + len], (count - at) * sizeof(thrown[0]));
@@ -246,7 +251,8 @@ bool sim_script_read(const char *path, char ret_scenario[32], struct sim_setup *
 		perror(path);
 		return false;
 	}
-	sound = fscanf(file, "gyre-sim script 1 scenario %31s seed %" SCNu64 " size %7s memory %7s ",
+	sound = fscanf(file,
+		       "gyre-sim script 1 scenario %31s seed %" SCNu64 " size %7s memory %7s ",
 		       ret_scenario, &ret_setup->seed, size, kind) == 4;
 	while (sound && fgets(line, sizeof(line), file))
 		sound = read_line(line, course);
@@ -258,7 +264,8 @@ bool sim_script_read(const char *path, char ret_scenario[32], struct sim_setup *
 	qsort(course->throws, course->throw_count, sizeof(course->throws[0]), compare_throws);
 	ret_setup->large = strcmp(size, "large") == 0;
 	ret_setup->memory = SIM_MEMORY_BY_SEED;
-	while (ret_setup->memory < SIM_PSO && strcmp(sim_memory_names[ret_setup->memory], kind) != 0)
+	while (ret_setup->memory < SIM_PSO &&
+	       strcmp(sim_memory_names[ret_setup->memory], kind) != 0)
 		ret_setup->memory++;
 	ret_setup->script = course;
 	return true;
@@ -289,9 +296,10 @@ static struct size measure(void)
 
 static void print_size(const char *what, const struct size *size)
 {
-	printf("%-9s %6" PRIu64 " steps, %4u switches, %4u throws of the dice, %3u lingering stores, "
-	       "%3" PRIu64 " faults, %2" PRIu64 " answers\n", what, size->steps, size->switches,
-	       size->throws - size->stores, size->stores, size->faults, size->calls);
+	printf("%-9s %6" PRIu64 " steps, %4u switches, %4u throws of the dice, "
+	       "%3u lingering stores, %3" PRIu64 " faults, %2" PRIu64 " answers\n",
+	       what, size->steps, size->switches, size->throws - size->stores, size->stores,
+	       size->faults, size->calls);
 }
 
 /* The record of the seed's own run, as a script: does it do the same? */
@@ -301,7 +309,8 @@ static bool begin(struct size *ret)
 
 	make_attempt(NULL);
 	if (!shrink.attempt->outcome.failed) {
-		printf("seed %" PRIu64 " of %s does not fail\n", shrink.setup.seed, shrink.scenario->name);
+		printf("seed %" PRIu64 " of %s does not fail\n", shrink.setup.seed,
+		       shrink.scenario->name);
 		return false;
 	}
 	if (shrink.attempt->course.too_long) {

@@ -29,7 +29,8 @@
 #define NONE		UINT32_MAX
 #define GROUPS_MAX	32
 #define READ_MULTISHOT	49	/* newer than the oldest liburing */
-#define CQE_ACCEPTED	(1u << 15)	/* ours: its res is a descriptor, until somebody has seen it */
+/* Ours: its res is a descriptor, until somebody has seen it. */
+#define CQE_ACCEPTED	(1u << 15)
 
 enum kop_state {
 	KOP_FREE,
@@ -262,7 +263,8 @@ static void cq_flush(struct kring *ring)
 	while (done < ring->backlog_count && cq_put(ring, &ring->backlog[done]))
 		done++;
 	ring->backlog_count -= done;
-	memmove(ring->backlog, ring->backlog + done, ring->backlog_count * sizeof(ring->backlog[0]));
+	memmove(ring->backlog, ring->backlog + done,
+		ring->backlog_count * sizeof(ring->backlog[0]));
 	if (ring->backlog_count == 0)
 		ring->shared->sq_flags &= ~(unsigned)IORING_SQ_CQ_OVERFLOW;
 }
@@ -277,7 +279,8 @@ static const char *describe(const struct kop *op)
 	if (op->call)
 		snprintf(text, sizeof(text), "call %u's %s", op->call->id, sim_op_name(op->opcode));
 	else
-		snprintf(text, sizeof(text), "%s's own %s", op->ring->name, sim_op_name(op->opcode));
+		snprintf(text, sizeof(text), "%s's own %s", op->ring->name,
+			 sim_op_name(op->opcode));
 	return text;
 }
 
@@ -339,7 +342,8 @@ static void kop_end(struct kop *op)
  */
 static bool is_done_in_submit(const struct kop *op)
 {
-	return !op->behind && !op->waited && !is_for_thread(op) && op->opcode != IORING_OP_TIMEOUT &&
+	return !op->behind && !op->waited && !is_for_thread(op) &&
+	       op->opcode != IORING_OP_TIMEOUT &&
 	       sim_chance(op->opcode == IORING_OP_ASYNC_CANCEL ? 500 : sim_faults.post_inline);
 }
 
@@ -353,8 +357,8 @@ static void kop_complete(struct kop *op, int res)
 	if (op->opcode == IORING_OP_FSYNC && res < 0)	/* the next one's success may be no proof */
 		sim_excuse_flush();
 	sim_deadline_ended(op->call);
-	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG) ||
-	    is_done_in_submit(op)) {
+	if (ring->closed || sim_faults.post_directly ||
+	    !(ring->flags & IORING_SETUP_TASKRUN_FLAG) || is_done_in_submit(op)) {
 		kop_end(op);
 		return;
 	}
@@ -482,7 +486,8 @@ static int op_errno(const struct kop *op)
 
 	/* The library's own read may only meet what it can live with. */
 	if (!op->call && !op->multishot)
-		return op->opcode == IORING_OP_READ && sim_chance(sim_faults.op_errno / 4) ? -EINTR : 0;
+		return op->opcode == IORING_OP_READ && sim_chance(sim_faults.op_errno / 4) ?
+		       -EINTR : 0;
 	if (!sim_chance(sim_faults.op_errno))
 		return 0;
 	error = errnos[sim_random(sizeof(errnos) / sizeof(errnos[0]))];
@@ -560,7 +565,8 @@ static void run_transfer(struct kop *op)
 		sim_reach(SIM_SHORT);
 	}
 	n = kop_transfer(op, len);
-	if (n > 0 && writes_file(op->opcode) && sim_is_sync_write(&op->file->handle, (int)op->flags))
+	if (n > 0 && writes_file(op->opcode) &&
+	    sim_is_sync_write(&op->file->handle, (int)op->flags))
 		flush(op, op->off, (uint32_t)n, n);
 	else
 		kop_wait(op, n);
@@ -710,7 +716,8 @@ static void run_multishot(struct kop *op)
 		return;
 	}
 	op->shooting = true;
-	if (ring->closed || sim_faults.post_directly || !(ring->flags & IORING_SETUP_TASKRUN_FLAG)) {
+	if (ring->closed || sim_faults.post_directly ||
+	    !(ring->flags & IORING_SETUP_TASKRUN_FLAG)) {
 		shoot(op);
 		return;
 	}
@@ -853,7 +860,8 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 
 	*ret_res = 0;
 	if (!target)
-		return was_in_thread(cancel) && sim_chance(sim_faults.cancel_late) ? -EALREADY : -ENOENT;
+		return was_in_thread(cancel) && sim_chance(sim_faults.cancel_late) ?
+		       -EALREADY : -ENOENT;
 	/* Cancelled before, and not told yet: found again, or not any more. */
 	if (target->dying || (target->state == KOP_DONE && target->res == -ECANCELED))
 		return sim_chance(500) ? 0 : -ENOENT;
@@ -895,8 +903,8 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 
 static void say_cancel(const struct kop *target, int res, int target_res)
 {
-	sim_trace("a cancel of %s: %s%s", target ? describe(target) : "what is gone", sim_result(res),
-		  target_res ? ", and it ends" : "");
+	sim_trace("a cancel of %s: %s%s", target ? describe(target) : "what is gone",
+		  sim_result(res), target_res ? ", and it ends" : "");
 }
 
 static void run_cancel(struct kop *cancel)
@@ -906,7 +914,8 @@ static void run_cancel(struct kop *cancel)
 	bool first = sim_chance(500);
 
 	say_cancel(target, res, target_res);
-	if (sim_bend == SIM_BEND_CANCEL_TAKES && target_res && target->file && moves_data(target->opcode))
+	if (sim_bend == SIM_BEND_CANCEL_TAKES && target_res && target->file &&
+	    moves_data(target->opcode))
 		memset((void *)(uintptr_t)target->addr, 0, 1);
 	sim_reach(res == 0 ? SIM_CANCEL_HIT : res == -ENOENT ? SIM_CANCEL_MISS : SIM_CANCEL_LATE);
 	if (first && target_res) {
