@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -105,6 +106,17 @@ static bool thread_file_line(int tid, const char *file, char *ret, size_t len)
 	return got;
 }
 
+char *test_dump(struct gyre *rt)
+{
+	int fd = test_file(0);
+	char *text;
+
+	expect_status(gyre_dump(rt, fd), GYRE_OK);
+	text = test_slurp(fd);
+	close(fd);
+	return text;
+}
+
 unsigned test_find_thread(const char *name, int *ret_tid)
 {
 	DIR *dir = opendir("/proc/self/task");
@@ -188,6 +200,15 @@ void prep_forbidden(struct io_uring_sqe *sqe, void *arg)
 {
 	(void)arg;
 	io_uring_prep_msg_ring(sqe, 0, 0, 0, 0);
+}
+
+void prep_witness(struct io_uring_sqe *sqe, void *arg)
+{
+	struct test_witness *witness = arg;
+
+	witness->tid = gettid();
+	prctl(PR_GET_NAME, witness->name);
+	io_uring_prep_nop(sqe);
 }
 
 struct gyre_op test_op(gyre_prep_fn *prep, void *arg)
@@ -277,6 +298,29 @@ void test_limit(int resource, uint64_t soft)
 	expect_eq(getrlimit((__rlimit_resource_t)resource, &limit), 0);
 	limit.rlim_cur = soft;
 	expect_eq(setrlimit((__rlimit_resource_t)resource, &limit), 0);
+}
+
+int test_reopen(int fd, int flags)
+{
+	char path[64];
+	int again;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	again = open(path, flags | O_CLOEXEC);
+	expect_ge(again, 0);
+	return again;
+}
+
+unsigned test_count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	expect(dir);
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
 }
 
 int test_closed_fd(void)
@@ -442,9 +486,27 @@ struct gyre_job *test_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg)
 	return job;
 }
 
+struct gyre_job *test_spawn_on(struct gyre *rt, unsigned worker, gyre_task_fn *fn, void *arg)
+{
+	struct gyre_job_options options = { .size = sizeof(options),
+					    .worker = GYRE_WORKER(worker) };
+	struct gyre_job *job = NULL;
+
+	if (gyre_spawn(rt, fn, arg, &options, &job) != GYRE_OK)
+		test_fail("gyre_spawn: %s", gyre_last_error());
+	return job;
+}
+
 int test_task_return(void *arg)
 {
 	return (int)(intptr_t)arg;
+}
+
+int test_task_until(void *arg)
+{
+	while (!atomic_load((atomic_uint *)arg))
+		gyre_yield();
+	return 3;
 }
 
 int test_task_sleep(void *arg)

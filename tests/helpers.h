@@ -48,6 +48,9 @@ struct gyre *test_open_workers(unsigned workers);
 struct gyre_stats test_stats(struct gyre *rt);
 #define test_stat(rt, field)	(test_stats(rt).field)
 
+/* What gyre_dump() writes; free() it. */
+char *test_dump(struct gyre *rt);
+
 /* The ids of this process's threads whose name is NAME: how many, *ret the first. */
 unsigned test_find_thread(const char *name, int *ret_tid);
 
@@ -72,6 +75,13 @@ void prep_poll_in(struct io_uring_sqe *sqe, void *fd);
 void prep_nothing(struct io_uring_sqe *sqe, void *arg);
 void prep_forbidden(struct io_uring_sqe *sqe, void *arg);	/* MSG_RING */
 
+/* A NOP that notes on which thread its prep has run. */
+struct test_witness {
+	pid_t tid;
+	char name[16];
+};
+void prep_witness(struct io_uring_sqe *sqe, void *test_witness);
+
 /* All zero but for prep and arg. */
 struct gyre_op test_op(gyre_prep_fn *prep, void *arg);
 
@@ -80,9 +90,14 @@ struct gyre_op test_op(gyre_prep_fn *prep, void *arg);
 /* As a job of rt, which must end well: what fn returned. */
 int test_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg);
 struct gyre_job *test_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg);
+struct gyre_job *test_spawn_on(struct gyre *rt, unsigned worker, gyre_task_fn *fn, void *arg);
+#define expect_job(job, status) \
+	expect_status(gyre_job_wait((job), GYRE_FOREVER, NULL), (status))
 
 /* Returns arg, as a number. */
 int test_task_return(void *number);
+/* Yields until somebody sets the flag, and returns 3. */
+int test_task_until(void *atomic_uint_flag);
 /* Counts itself in, sleeps until it is cancelled, and returns 0. NULL: uncounted. */
 int test_task_sleep(void *atomic_uint_here);
 /* The same, but sleeps again whatever it is told: it has to be dropped. */
@@ -103,6 +118,11 @@ int test_pipe_holds(const struct test_pipe *pipe);
 int test_file(size_t len);
 unsigned char test_byte(uint64_t offset);
 void expect_bytes(const void *buf, size_t len, uint64_t offset);
+
+/* A second descriptor of the same file, with flags of its own. */
+int test_reopen(int fd, int flags);
+/* How many descriptors are open, with the one that counting takes. */
+unsigned test_count_fds(void);
 
 /* Raises or lowers nothing but the soft limit. */
 void test_limit(int resource, uint64_t soft);

@@ -9,9 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "helpers.h"
@@ -76,24 +74,10 @@ TEST(user_data_of_the_closure_is_overwritten_and_the_call_answered)
 	gyre_free(rt);
 }
 
-struct witness {
-	pid_t tid;
-	char name[16];
-};
-
-static void prep_witness(struct io_uring_sqe *sqe, void *arg)
-{
-	struct witness *witness = arg;
-
-	witness->tid = (pid_t)syscall(SYS_gettid);
-	prctl(PR_GET_NAME, witness->name);
-	io_uring_prep_nop(sqe);
-}
-
 TEST(calls_in_a_row_from_one_thread_use_one_worker)
 {
 	struct gyre *rt = test_open_workers(2);
-	struct witness first, later;
+	struct test_witness first, later;
 	unsigned i;
 
 	expect_status(gyre_call(rt, prep_witness, &first, NULL), GYRE_OK);
@@ -109,7 +93,7 @@ TEST(op_runs_on_the_worker_that_it_names)
 {
 	struct gyre *rt = test_open_workers(3);
 	static const char *const names[] = { "gyre-0", "gyre-1", "gyre-2" };
-	struct witness witness;
+	struct test_witness witness;
 	struct gyre_op op;
 	unsigned i;
 

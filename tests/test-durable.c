@@ -52,18 +52,6 @@ static void close_faulty(struct gyre *rt)
 	gyre__fault_remove();
 }
 
-/* A second descriptor of the same file, with flags of its own. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-	int again;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	again = open(path, flags | O_CLOEXEC);
-	expect_ge(again, 0);
-	return again;
-}
-
 /* A file on a file system that takes O_DIRECT; skips where this directory's does not. */
 static int direct_file(size_t len)
 {
@@ -137,7 +125,7 @@ TEST(descriptors_that_flush_each_write_anyway_will_do)
 	unsigned i, n;
 
 	for (i = 0; i < 2; i++) {
-		int fd = test_file(10), again = reopen(fd, O_RDWR | flags[i]);
+		int fd = test_file(10), again = test_reopen(fd, O_RDWR | flags[i]);
 
 		for (n = 0; n < 200; n++)
 			expect_eq(gyre_write_durable(rt, again, "abc", 3, n), 3);
@@ -195,8 +183,8 @@ static void expect_refused(struct gyre *rt, int fd, const void *buf, size_t len,
 TEST(what_cannot_be_durable_is_refused_in_words)
 {
 	struct gyre *rt = open_routed("auto");
-	int fd = test_file(10), append = reopen(fd, O_RDWR | O_APPEND);
-	int reads = reopen(fd, O_RDONLY), dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = test_file(10), append = test_reopen(fd, O_RDWR | O_APPEND);
+	int reads = test_reopen(fd, O_RDONLY), dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct test_pipe pipe = test_pipe();
 
@@ -325,7 +313,7 @@ TEST(a_failed_flush_fails_the_file_and_no_other_until_the_reset)
 
 	for (i = 0; i < 3; i++) {
 		struct gyre *rt = open_faulty("auto");
-		int fd = test_file(10), other = test_file(10), again = reopen(fd, O_RDWR);
+		int fd = test_file(10), other = test_file(10), again = test_reopen(fd, O_RDWR);
 		ssize_t res;
 
 		test_row("%s", failures[i].name);
@@ -818,7 +806,7 @@ TEST(a_direct_write_that_may_not_flush_is_written_and_then_flushed)
 TEST(a_refused_flush_is_the_callers_where_there_is_no_other_way)
 {
 	struct gyre *rt = open_faulty("caller");
-	int fd = test_file(10), again = reopen(fd, O_RDWR | O_DSYNC);
+	int fd = test_file(10), again = test_reopen(fd, O_RDWR | O_DSYNC);
 
 	gyre__fault_set(GYRE__FAULT_pwritev2, 0, 1, -EOPNOTSUPP);
 	expect_eq(gyre_write_durable(rt, again, "abc", 3, 0), -EOPNOTSUPP);
@@ -874,7 +862,7 @@ TEST(many_callers_on_one_file_each_find_what_they_wrote)
 		struct gyre_stats stats;
 
 		soak.fd[0] = test_file(10);
-		soak.fd[1] = reopen(soak.fd[0], O_RDWR);
+		soak.fd[1] = test_reopen(soak.fd[0], O_RDWR);
 		test_crew_run(SOAKERS, soak_main, &soak);
 		stats = test_stats(soak.rt);
 		expect_eq(stats.durable_writes, SOAKERS * test_times(40));

@@ -57,23 +57,12 @@ static struct subject subject_of(int fd, int view, int other)
 	return (struct subject){ fd, view, other };
 }
 
-static int reopened(int fd, int flags)
-{
-	char path[40];
-	int again;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	again = open(path, flags | O_CLOEXEC);
-	expect_ge(again, 0);
-	return again;
-}
-
 /* A file of 100 bytes, opened in this way, and looked at in another. */
 static struct subject file_opened(int flags)
 {
 	int view = test_file(100);
 
-	return subject_of(reopened(view, flags), view, -1);
+	return subject_of(test_reopen(view, flags), view, -1);
 }
 
 static struct subject a_file(void) { return file_opened(O_RDWR); }
@@ -95,7 +84,7 @@ static struct subject an_empty_file(void)
 {
 	int view = test_file(0);
 
-	return subject_of(reopened(view, O_RDWR), view, -1);
+	return subject_of(test_reopen(view, O_RDWR), view, -1);
 }
 
 static struct subject a_memfd(void)
@@ -103,7 +92,7 @@ static struct subject a_memfd(void)
 	int fd = memfd_create("gyre", MFD_CLOEXEC);
 
 	expect_eq(write(fd, "memory", 6), 6);
-	return subject_of(fd, reopened(fd, O_RDONLY), -1);
+	return subject_of(fd, test_reopen(fd, O_RDONLY), -1);
 }
 
 static struct subject device(const char *path, int flags)
@@ -888,7 +877,7 @@ TEST(pwrite_full_writes_all_of_len)
 		buf[i] = test_byte(i);
 	for (r = 0; r < ROUTES; r++) {
 		struct gyre *rt = open_with_route(routes[r]);
-		int fd = test_file(0), read_only = reopened(fd, O_RDONLY);
+		int fd = test_file(0), read_only = test_reopen(fd, O_RDONLY);
 
 		test_row("%s", routes[r]);
 		expect_eq(gyre_pwrite_full(rt, fd, buf, FULL_LEN, 0), FULL_LEN);

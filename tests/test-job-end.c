@@ -28,29 +28,6 @@ static struct gyre *open_draining(unsigned workers, uint64_t drain_ns)
 	return test_open(&options);
 }
 
-static struct gyre_job *spawn_on(struct gyre *rt, unsigned worker, gyre_task_fn *fn, void *arg)
-{
-	struct gyre_job_options options = { .size = sizeof(options),
-					    .worker = GYRE_WORKER(worker) };
-	struct gyre_job *job = NULL;
-
-	if (gyre_spawn(rt, fn, arg, &options, &job) != GYRE_OK)
-		test_fail("gyre_spawn: %s", gyre_last_error());
-	return job;
-}
-
-static void expect_job(struct gyre_job *job, enum gyre_status status)
-{
-	expect_status(gyre_job_wait(job, GYRE_FOREVER, NULL), status);
-}
-
-static int task_until(void *flag)
-{
-	while (!atomic_load((atomic_uint *)flag))
-		gyre_yield();
-	return 3;
-}
-
 /* ------------------------------------------------------------------ close -- */
 
 struct callers {
@@ -118,7 +95,7 @@ TEST(scenario_7_close_with_jobs_running_lets_them_end)
 	unsigned i;
 
 	for (i = 0; i < 12; i++)
-		jobs[i] = test_spawn(rt, task_until, &flag);
+		jobs[i] = test_spawn(rt, test_task_until, &flag);
 	await(test_stat(rt, jobs_running) == 12);
 	expect_eq(pthread_create(&closer, NULL, (void *(*)(void *))(void *)gyre_close, rt), 0);
 	await(gyre_block_on(rt, test_task_return, NULL, NULL, NULL) == GYRE_CLOSED);
@@ -196,7 +173,7 @@ TEST(close_in_tasks_of_each_worker_at_once_ends_all_by_itself)
 		enum gyre_status status = GYRE_CLOSED;
 		struct gyre_job_options options = { .size = sizeof(options),
 						    .worker = GYRE_WORKER(1) };
-		struct gyre_job *first = spawn_on(rt, 0, task_close, NULL);
+		struct gyre_job *first = test_spawn_on(rt, 0, task_close, NULL);
 
 		status = gyre_spawn(rt, task_close, NULL, &options, &job);
 		expect(status == GYRE_OK || status == GYRE_CLOSED);
@@ -289,7 +266,7 @@ TEST(handles_in_a_forked_child_say_closed_and_disturb_nobody)
 	struct forked forked = { .rt = test_open_workers(1) };
 	atomic_uint flag = 0;
 
-	forked.job = test_spawn(forked.rt, task_until, &flag);
+	forked.job = test_spawn(forked.rt, test_task_until, &flag);
 	test_in_child(use_in_child, &forked);
 	test_block_on(forked.rt, task_fork, &forked);
 	atomic_store(&flag, 1);
@@ -332,7 +309,7 @@ TEST(call_to_another_runtime_while_that_is_being_closed_is_answered)
 		struct gyre_job *jobs[8];
 
 		for (i = 0; i < 8; i++)
-			jobs[i] = spawn_on(pair.rts[0], i % 2, task_call_the_other, &pair);
+			jobs[i] = test_spawn_on(pair.rts[0], i % 2, task_call_the_other, &pair);
 		await(atomic_load(&pair.asleep) > 50);
 		expect_status(gyre_close(pair.rts[1]), GYRE_OK);
 		for (i = 0; i < 8; i++)
@@ -678,13 +655,13 @@ TEST(scenario_5_jobs_of_a_worker_that_dies_end_in_whatever_they_wait_for_and_oth
 	gyre__fault_install();
 	deaths = (struct deaths){ .rt = test_open_workers(2), .other = test_open(&named),
 				  .pipe = test_pipe() };
-	deaths.sleeper = spawn_on(deaths.rt, 1, test_task_sleep, NULL);
-	living = spawn_on(deaths.rt, 1, task_until, &flag);
+	deaths.sleeper = test_spawn_on(deaths.rt, 1, test_task_sleep, NULL);
+	living = test_spawn_on(deaths.rt, 1, test_task_until, &flag);
 	for (i = 0; i < LENGTH(jobs); i++) {
 		if (dying[i % LENGTH(dying)] == task_dies_in_a_job_wait && i >= LENGTH(dying))
-			jobs[i] = spawn_on(deaths.rt, 0, task_dies_asleep, &deaths);
+			jobs[i] = test_spawn_on(deaths.rt, 0, task_dies_asleep, &deaths);
 		else
-			jobs[i] = spawn_on(deaths.rt, 0, dying[i % LENGTH(dying)], &deaths);
+			jobs[i] = test_spawn_on(deaths.rt, 0, dying[i % LENGTH(dying)], &deaths);
 	}
 	await(atomic_load(&deaths.waiting) == LENGTH(jobs));
 	kill_first_worker(deaths.rt);

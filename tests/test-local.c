@@ -850,30 +850,19 @@ TEST(values_of_a_worker_that_dies_are_destroyed_on_its_thread)
 
 /* ------------------------------------------------------------------ dump -- */
 
-static char *dump(struct gyre *rt)
-{
-	int fd = test_file(0);
-	char *text;
-
-	expect_status(gyre_dump(rt, fd), GYRE_OK);
-	text = test_slurp(fd);
-	close(fd);
-	return text;
-}
-
 TEST(scenario_10_dump_says_which_worker_has_which_local_and_since_when)
 {
 	struct gyre_local first = GYRE_LOCAL_INIT(create_thing, destroy_thing, NULL),
 			  second = first;
 	struct gyre *rt = test_open_workers(2);
-	char line[128], *text = dump(rt);
+	char line[128], *text = test_dump(rt);
 
 	expect(!strstr(text, "local"));
 	free(text);
 	run_on(rt, 1, task_get, &first);
 	run_on(rt, 0, task_get, &second);
 	run_on(rt, 1, task_get, &second);
-	text = dump(rt);
+	text = test_dump(rt);
 	snprintf(line, sizeof(line), "local %p of worker 1: value 0x", (void *)&first);
 	expect_contains(text, line);
 	snprintf(line, sizeof(line), "local %p of worker 0: value 0x", (void *)&second);

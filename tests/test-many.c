@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Many runtimes, many threads, one after the other and at once; and a child that has its own. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -105,18 +104,6 @@ TEST(threads_that_come_spread_over_all_workers)
 
 /* -------------------------------------------------------- many threads -- */
 
-static unsigned open_descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	expect(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
-
 static void *call_once(void *arg)
 {
 	int res = -1;
@@ -143,10 +130,10 @@ TEST(two_thousand_threads_with_a_call_each_leave_neither_descriptors_nor_memory)
 	unsigned threads = test_times(2000), descriptors, allocations;
 
 	come_and_go(rt, 10);
-	descriptors = open_descriptors();
+	descriptors = test_count_fds();
 	allocations = leak_allocations();
 	come_and_go(rt, threads);
-	expect_eq(open_descriptors(), descriptors);
+	expect_eq(test_count_fds(), descriptors);
 	expect_eq(leak_allocations(), allocations);
 	expect_eq(test_stat(rt, calls), threads + 10);
 	expect_eq(test_stat(rt, ops_completed), threads + 10);

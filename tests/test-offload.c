@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* workers/offload: how many helpers, in which order, until when, and what failures leave of it. */
-#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -767,24 +766,12 @@ TEST(helper_that_could_not_begin_leaves_its_work_to_the_others)
 
 /* ------------------------------------------------------------------ fork -- */
 
-static unsigned count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	expect(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
-
 static void free_in_child(void *arg)
 {
-	unsigned fds = count_fds();
+	unsigned fds = test_count_fds();
 
 	gyre__offload_free(arg);
-	expect_eq(count_fds(), fds - 2);
+	expect_eq(test_count_fds(), fds - 2);
 }
 
 TEST(forked_child_frees_what_it_cannot_close)

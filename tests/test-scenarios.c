@@ -12,8 +12,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "helpers.h"
@@ -161,23 +159,9 @@ TEST(scenario_1_call_from_threads_of_a_pool_that_comes_and_goes)
 
 /* ------------------------------------------- 2: one worker, with its name -- */
 
-struct witness {
-	pid_t tid;
-	char name[16];
-};
-
-static void prep_witness(struct io_uring_sqe *sqe, void *arg)
-{
-	struct witness *witness = arg;
-
-	witness->tid = (pid_t)syscall(SYS_gettid);
-	prctl(PR_GET_NAME, witness->name);
-	io_uring_prep_nop(sqe);
-}
-
 static void five_calls(struct gyre *rt, const char *prefix)
 {
-	struct witness first, next;
+	struct test_witness first, next;
 	int tid = 0;
 	unsigned i;
 

@@ -499,17 +499,6 @@ TEST(statistics_are_written_whole_into_a_pipe_that_is_read_slowly)
 
 /* ------------------------------------------------------------------ dump -- */
 
-static char *dumped(struct gyre *rt)
-{
-	int fd = test_file(0);
-	char *text;
-
-	expect_status(gyre_dump(rt, fd), GYRE_OK);
-	text = test_slurp(fd);
-	close(fd);
-	return text;
-}
-
 struct hanging {
 	struct gyre *rt;
 	struct test_pipe pipe;
@@ -541,7 +530,7 @@ TEST(dump_tells_what_hangs_on_which_descriptor_in_which_state_and_since_when)
 
 	expect_eq(pthread_create(&hanging.caller, NULL, hang, &hanging), 0);
 	await(test_stat(hanging.rt, inflight) == 2 && test_stat(hanging.rt, queued) == 1);
-	text = dumped(hanging.rt);
+	text = test_dump(hanging.rt);
 	snprintf(fd, sizeof(fd), "fd %d", hanging.pipe.r);
 	expect_contains(text, "READ");
 	expect_contains(text, fd);
@@ -554,7 +543,7 @@ TEST(dump_tells_what_hangs_on_which_descriptor_in_which_state_and_since_when)
 	free(text);
 	expect_eq(write(hanging.pipe.w, "xyz", 3), 3);
 	pthread_join(hanging.caller, NULL);
-	text = dumped(hanging.rt);
+	text = test_dump(hanging.rt);
 	expect(!strstr(text, fd));
 	expect(!strstr(text, "READ"));
 	free(text);
@@ -568,7 +557,7 @@ TEST(dump_after_close_tells_that_the_workers_have_ended)
 	char *text;
 
 	gyre_close(rt);
-	text = dumped(rt);
+	text = test_dump(rt);
 	expect_contains(text, "closed");
 	expect_contains(text, "ended");
 	free(text);

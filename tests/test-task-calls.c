@@ -21,21 +21,6 @@
 #define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
 #define MS		UINT64_C(1000000)
 
-static struct gyre_job *spawn_on(struct gyre *rt, unsigned worker, gyre_task_fn *fn, void *arg)
-{
-	struct gyre_job_options options = { .size = sizeof(options),
-					    .worker = GYRE_WORKER(worker) };
-	struct gyre_job *job = NULL;
-
-	expect_status(gyre_spawn(rt, fn, arg, &options, &job), GYRE_OK);
-	return job;
-}
-
-static void expect_job(struct gyre_job *job, enum gyre_status status)
-{
-	expect_status(gyre_job_wait(job, GYRE_FOREVER, NULL), status);
-}
-
 /* ---------------------------------------------------------- from everywhere -- */
 
 struct verb {
@@ -213,7 +198,7 @@ TEST(op_of_a_task_times_out_on_either_worker)
 	unsigned i;
 
 	for (i = 0; i < 12; i++)
-		jobs[i] = spawn_on(rt, i % 2, task_times_out, &readers);
+		jobs[i] = test_spawn_on(rt, i % 2, task_times_out, &readers);
 	for (i = 0; i < 12; i++)
 		expect_job(jobs[i], GYRE_OK);
 	gyre_free(rt);
@@ -252,7 +237,7 @@ TEST(op_of_a_task_is_cancelled_by_a_thread)
 
 	for (worker = 0; worker < 3; worker++) {
 		struct cancelled cancelled = { .pipe = test_pipe(), .worker = worker };
-		struct gyre_job *job = spawn_on(rt, 0, task_read_until_cancelled, &cancelled);
+		struct gyre_job *job = test_spawn_on(rt, 0, task_read_until_cancelled, &cancelled);
 		int result = 4711;
 
 		await(test_stat(rt, inflight) == 1);
@@ -299,7 +284,7 @@ TEST(cancel_of_a_task_in_a_read_loses_nothing)
 
 	for (i = 0; i < test_times(300); i++) {
 		struct cancelled cancelled = { .pipe = test_pipe(), .worker = i % 3 };
-		struct gyre_job *job = spawn_on(rt, 0, task_cancel_reader, &cancelled);
+		struct gyre_job *job = test_spawn_on(rt, 0, task_cancel_reader, &cancelled);
 		unsigned turns = i % 50 * 20;
 
 		while (turns--)
@@ -392,7 +377,7 @@ TEST(tasks_of_both_workers_call_both_workers)
 	unsigned i;
 
 	for (i = 0; i < 16; i++)
-		jobs[i] = spawn_on(rt, i % 2, task_call_each_worker, NULL);
+		jobs[i] = test_spawn_on(rt, i % 2, task_call_each_worker, NULL);
 	for (i = 0; i < 16; i++)
 		expect_job(jobs[i], GYRE_OK);
 	gyre_free(rt);

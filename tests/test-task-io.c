@@ -27,21 +27,11 @@ struct place {
 	struct test_pipe pipe;
 };
 
-static int reopened(int fd, int flags)
-{
-	char path[40];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	fd = open(path, flags | O_CLOEXEC);
-	expect_ge(fd, 0);
-	return fd;
-}
-
 static void place_open(struct place *place)
 {
 	place->file = test_file(10000);
-	place->read_only = reopened(place->file, O_RDONLY);
-	place->append = reopened(place->file, O_RDWR | O_APPEND);
+	place->read_only = test_reopen(place->file, O_RDONLY);
+	place->append = test_reopen(place->file, O_RDWR | O_APPEND);
 	place->closed = test_closed_fd();
 	place->pipe = test_pipe();
 }
