@@ -17,6 +17,7 @@
 struct offloaded {
 	struct gyre__offload_work work;
 	struct gyre__thread *caller;
+	struct gyre *rt;		/* whose helper runs it */
 	gyre_task_fn *fn;		/* a user's; or */
 	void (*own)(void *arg);		/* the library's */
 	void *arg;
@@ -25,6 +26,7 @@ struct offloaded {
 	jmp_buf base;			/* where a panic ends */
 
 	int result;
+	bool refused;			/* it has not run: no memory */
 	bool panicked;
 	char *panic;
 	enum gyre_status last_status;	/* own: of the helper's last call */
@@ -35,32 +37,11 @@ struct offloaded {
 
 /* ------------------------------------------------------------ the helper -- */
 
-static int begin_helper(void *arg)
-{
-	struct gyre__thread *self = gyre__thread_self();
-
-	if (!self)
-		return -ENOMEM;
-	self->helps = arg;
-	return 0;
-}
-
-static void finish_helper(void *arg)
-{
-	struct gyre__thread *self = gyre__self();
-
-	(void)arg;
-	self->helps = NULL;
-}
-
 enum gyre_status gyre__offload_open_for(struct gyre *rt)
 {
 	const struct gyre__offload_config config = {
 		.name = rt->settings.name,
 		.threads_max = rt->settings.offload_threads,
-		.begin = begin_helper,
-		.finish = finish_helper,
-		.arg = rt,
 	};
 	int rc = gyre__offload_open(&config, &rt->offload);
 
@@ -75,14 +56,11 @@ static void note_last_call(struct offloaded *call, const struct gyre__thread *se
 	memcpy(call->last_error, self->last_error, sizeof(call->last_error));
 }
 
-/*
- * Where the thread's record could not be made, begin_helper() has failed, and user code finds none
- * either.
- */
 static void run_here(struct offloaded *call, struct gyre__thread *self)
 {
 	struct gyre__context *context = self->context;
 
+	self->helps = call->rt;
 	self->serves = call->job;
 	self->offloaded = call;
 	self->context = call->context;
@@ -98,6 +76,7 @@ static void run_here(struct offloaded *call, struct gyre__thread *self)
 	self->context = context;
 	self->offloaded = NULL;
 	self->serves = NULL;
+	self->helps = NULL;
 }
 
 /* Whoever waits, wherever it does: goes on, and takes the call's memory with it. */
@@ -109,6 +88,10 @@ static void tell(struct gyre__thread *caller)
 		gyre__reply_give(&caller->reply);
 }
 
+/*
+ * Without memory for the thread's record the call is refused: to leave it to other
+ * helpers, that may wait for whom it was made for, would be to wait for ever.
+ */
 static void run(struct gyre__offload_work *work)
 {
 	struct offloaded *call = gyre__container_of(work, struct offloaded, work);
@@ -117,10 +100,15 @@ static void run(struct gyre__offload_work *work)
 	if (self) {
 		run_here(call, self);
 	} else {
-		call->last_status = GYRE_NO_MEMORY;
+		call->refused = true;
 		gyre__context_drop(call->context);
 	}
 	tell(call->caller);
+}
+
+struct gyre__thread *gyre__offload_caller(const struct gyre__thread *helper)
+{
+	return helper->offloaded ? helper->offloaded->caller : NULL;
 }
 
 void gyre__offload_panic(char *text)
@@ -143,6 +131,13 @@ static enum gyre_status report_unpushed(const char *function, int rc)
 	return gyre__fail_system(function, rc, "start of a helper thread");
 }
 
+/* What the helper waits for in its turn, a task waits for, too. */
+static void note_wait(struct gyre__thread *self, bool waits)
+{
+	if (self->task)
+		self->task->awaits = waits;
+}
+
 /* GYRE_OK: it has run. */
 static enum gyre_status call_and_wait(const char *function, struct gyre__thread *self,
 				      struct gyre *rt, struct offloaded *call)
@@ -154,13 +149,18 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 	if (status != GYRE_OK)
 		return status;
 	call->caller = self;
+	call->rt = rt;
 	call->job = gyre__thread_job(self);
 	call->work.run = run;
 	call->context = gyre__context_share(self->context);
+	note_wait(self, true);
 	if (!self->task)
 		gyre__reply_expect(&self->reply);
-	rc = gyre__offload_push(rt->offload, &call->work);
+	/* The library's own calls of others than helpers are only late: they wait until one is free. */
+	rc = gyre__offload_push(rt->offload, &call->work,
+				call->own ? 0 : gyre__load(&rt->helpers_waiting, seq_cst));
 	if (rc < 0) {
+		note_wait(self, false);
 		if (!self->task)
 			gyre__reply_forget(&self->reply);
 		gyre__context_drop(call->context);
@@ -170,13 +170,17 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 		gyre__task_park(self->task, &wait);
 	else
 		gyre__reply_await(&self->reply);
-	return GYRE_OK;
+	note_wait(self, false);
+	return call->refused ? gyre__fail(function, GYRE_NO_MEMORY, "no memory for the record of the "
+					  "helper thread") : GYRE_OK;
 }
 
 void gyre__helper_waits(struct gyre__thread *self)
 {
-	if (self->helps)
-		gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
+	if (!self->helps)
+		return;
+	gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
+	gyre__offload_relieve(self->helps->offload);
 }
 
 void gyre__helper_goes_on(struct gyre__thread *self)

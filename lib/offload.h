@@ -29,6 +29,9 @@ static inline bool gyre__must_go_elsewhere(void)
 enum gyre_status gyre__elsewhere(const char *function, struct gyre__thread *self,
 				 void (*fn)(void *arg), void *arg);
 
+/* For whom a helper runs something now; NULL: for nobody. */
+struct gyre__thread *gyre__offload_caller(const struct gyre__thread *helper);
+
 /* A panic in an offloaded function: ends that. Returns where the caller runs none. */
 void gyre__offload_panic(char *text);
 

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "buffer.h"
+#include "circle.h"
 #include "durable.h"
 #include "dump.h"
 #include "jobs.h"
@@ -349,16 +350,17 @@ static void close_once(struct gyre *rt)
 }
 
 /* Its own tasks cannot wait for their end, but they can bring it about. */
-static enum gyre_status close_from_inside(struct gyre *rt)
+static enum gyre_status close_from_inside(const char *function, struct gyre *rt,
+					  const char *rest)
 {
 	unsigned i;
 
 	gyre__store(&rt->closed, 1, seq_cst);
 	for (i = 0; i < rt->crew->count; i++)
 		gyre__ring_seal(&rt->crew->worker[i]->ring, rt->settings.drain_ns);
-	return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK,
-			  "a task of the runtime, or one for which such a task waits, cannot wait "
-			  "for its own end: the runtime takes no more calls, and ends without it");
+	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a task of the runtime, or one for which "
+			  "such a task waits, cannot wait for its own end: the runtime takes no more "
+			  "calls, and ends without it%s", rest);
 }
 
 static void close_elsewhere(void *arg)
@@ -380,6 +382,7 @@ static void free_elsewhere(void *arg)
 
 enum gyre_status gyre_close(struct gyre *rt)
 {
+	struct gyre__closer closer;
 	struct gyre__thread *self;
 
 	if (!rt)
@@ -391,43 +394,66 @@ enum gyre_status gyre_close(struct gyre *rt)
 		return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	if (gyre__runtime_is_forked(rt))	/* nothing here is the child's to stop */
 		return refuse_closed("gyre_close", rt);
-	if (gyre__job_keeps_open(gyre__thread_job(self), rt))
-		return close_from_inside(rt);
 	if (self->task)
-		return close_from_task(self, rt);
+		return gyre__circle_with_runtime(self, rt) ?
+		       close_from_inside("gyre_close", rt, "") : close_from_task(self, rt);
+	if (!gyre__closer_begin(&closer, self, rt))
+		return close_from_inside("gyre_close", rt, "");
 	gyre__store(&self->inside, rt, seq_cst);
 	close_once(rt);
+	gyre__closer_end(&closer, rt);
 	gyre__thread_leave(self);
 	return gyre__succeed();
 }
 
-void gyre_free(struct gyre *rt)
+static void free_in_child(struct gyre *rt)
 {
-	const struct gyre__thread *self = gyre__self();
+	gyre__runtime_unlist(rt);
+	gyre__threads_forget(rt);
+	gyre__crew_free(rt->crew);
+	gyre__buffer_pool_forget(rt);
+	runtime_free(rt);
+}
 
-	if (!rt)
-		return;
-	/* It waits, and cannot say no: not in a prep, nor in a task of rt. */
-	GYRE_ASSERT(!self || !self->worker || (self->running.task && self->runtime != rt));
-	/* Where no helper can be had, the worker itself has to wait: there is no way to say no. */
-	if (self && self->running.task &&
-	    gyre__elsewhere("gyre_free", gyre__thread_of_task(self->running.task), free_elsewhere,
-			    rt) == GYRE_OK)
-		return;
-	if (gyre__runtime_is_forked(rt)) {
-		gyre__runtime_unlist(rt);
-		gyre__threads_forget(rt);
-		gyre__crew_free(rt->crew);
-		gyre__buffer_pool_forget(rt);
-		runtime_free(rt);
+/* self may be NULL: no record, and so neither a task nor a helper. */
+static void free_here(struct gyre__thread *self, struct gyre *rt)
+{
+	struct gyre__closer closer;
+
+	if (!gyre__closer_begin(&closer, self, rt)) {
+		close_from_inside("gyre_free", rt, "; it is not freed");
 		return;
 	}
 	close_once(rt);
 	gyre__runtime_unlist(rt);
 	gyre__threads_leave(rt);
+	gyre__closer_end(&closer, rt);
 	gyre__buffer_pool_close(rt);
 	gyre__crew_free(rt->crew);
 	runtime_free(rt);
+	if (self)
+		gyre__thread_succeed(self);
+}
+
+void gyre_free(struct gyre *rt)
+{
+	struct gyre__thread *self = gyre__self();
+
+	if (!rt)
+		return;
+	/* It waits, and cannot say no: not in a prep, nor in a task of rt. */
+	GYRE_ASSERT(!self || !self->worker || (self->running.task && self->runtime != rt));
+	if (gyre__runtime_is_forked(rt)) {
+		free_in_child(rt);
+		return;
+	}
+	if (self && self->running.task)
+		self = gyre__thread_of_task(self->running.task);
+	/* Where no helper can be had, the worker itself has to wait: there is no way to say no. */
+	if (self && self->task &&
+	    gyre__elsewhere("gyre_free", self, free_elsewhere, rt) == GYRE_OK)
+		return;
+	free_here(self, rt);
 }
 
 /* ------------------------------------------------------------- looking -- */

@@ -175,6 +175,7 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 	self->last_status = GYRE_OK;
 	self->last_effect = GYRE_EFFECT_NONE;
 	self->remarked = false;
+	self->walk = 0;
 	task->upper_made = true;
 	return self;
 }

@@ -85,6 +85,12 @@ struct gyre__thread {
 	bool remarked;
 	char last_error[256];
 
+	/* Of the latest walk that has met it: lib/circle.c, under its lock. */
+	uint64_t walk;
+	struct gyre__thread *walk_next;
+	bool walk_pending;
+	uint8_t firm;
+
 	/* A thread's alone: a task's record ends above. */
 	struct gyre__thread *next, *prev;
 	struct gyre__cache_hint cache_hints[GYRE__CACHE_HINTS];	/* a worker's, for its tasks */

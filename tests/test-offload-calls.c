@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "helpers.h"
+#include "ring/sys_fault.h"
 
 #define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
 
@@ -642,6 +643,30 @@ TEST(what_cannot_be_is_refused_in_words)
 	expect_status(gyre_offload(rt, offloaded_square, NULL, &result), GYRE_CLOSED);
 	expect_eq(result, 4711);
 	gyre_free(rt);
+}
+
+static int task_offloads_in_vain(void *arg)
+{
+	(void)arg;
+	expect_eq(gyre_durable_reset(NULL, 0), -ENOMEM);
+	expect_status(gyre_last_status(), GYRE_NO_MEMORY);
+	expect_contains(gyre_last_error(), "gyre_durable_reset");
+	return 0;
+}
+
+TEST(helper_that_gets_no_memory_for_its_record_refuses_the_call_and_serves_the_next)
+{
+	struct gyre *rt;
+
+	gyre__fault_install();
+	rt = open_with_helpers(1);
+	gyre__fault_set_on("gyre-h0", GYRE__FAULT_alloc, 0, 2, -ENOMEM);
+	expect_status(gyre_offload(rt, offloaded_square, (void *)3, NULL), GYRE_NO_MEMORY);
+	expect_contains(gyre_last_error(), "gyre_offload");
+	test_block_on(rt, task_offloads_in_vain, NULL);
+	expect_eq(offload(rt, offloaded_square, (void *)3), 9);
+	gyre_free(rt);
+	gyre__fault_remove();
 }
 
 static int offloaded_into_another(void *arg)

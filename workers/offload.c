@@ -228,14 +228,14 @@ static unsigned free_number(const struct gyre__offload *pool)
 	return number;
 }
 
-/* Under the lock, which its thread waits for. 0 also where there may be no more of them. */
+/* Under the lock, which its thread waits for. -EAGAIN: there may be no more of them. */
 static int helper_start(struct gyre__offload *pool)
 {
 	struct helper *helper;
 	int rc;
 
 	if (pool->live == pool->config.threads_max)
-		return 0;
+		return -EAGAIN;
 	helper = gyre__zalloc(sizeof(*helper));
 	if (!helper)
 		return -ENOMEM;
@@ -285,7 +285,8 @@ static void append_work(struct gyre__offload *pool, struct gyre__offload_work *w
 	pool->last = work;
 }
 
-int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work)
+int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
+		       uint32_t stuck)
 {
 	int rc = -ESHUTDOWN;
 
@@ -293,13 +294,22 @@ int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *wo
 	if (!pool->closed) {
 		rc = tell_idle(pool) ? 0 : helper_start(pool);
 		/* Whoever lives looks into the queue before it ends. */
-		if (pool->live > 0)
+		if (pool->live > stuck)
 			rc = 0;
 		if (rc == 0)
 			append_work(pool, work);
 	}
 	unlock(pool);
 	return rc;
+}
+
+void gyre__offload_relieve(struct gyre__offload *pool)
+{
+	lock(pool);
+	/* Who is queued has been told that it will be run: what fails here, failed then, too. */
+	if (pool->first && !pool->closed && !tell_idle(pool))
+		(void)helper_start(pool);
+	unlock(pool);
 }
 
 void gyre__offload_close(struct gyre__offload *pool)

@@ -252,6 +252,18 @@ bool gyre__tasks_run(struct gyre__tasks *tasks)
 
 /* ---------------------------------------------------------------- waits -- */
 
+static union gyre__mutex waits_mutex = GYRE__MUTEX_INIT;
+
+void gyre__waits_lock(void)
+{
+	gyre__sys->mutex_lock(&waits_mutex);
+}
+
+void gyre__waits_unlock(void)
+{
+	gyre__sys->mutex_unlock(&waits_mutex);
+}
+
 void gyre__task_ready(struct gyre__task *task)
 {
 	GYRE_ASSERT(task->state == GYRE__TASK_PARKED);
@@ -439,8 +451,15 @@ static void leave_children(struct gyre__task *task)
 {
 	struct gyre__task *child;
 
-	for (child = task->children; child; child = child->child_next)
+	for (child = task->children; child; child = child->child_next) {
+		bool tangled = gyre__task_is_tangled(child);
+
+		if (gyre__unlikely(tangled))
+			gyre__waits_lock();
 		child->parent = NULL;
+		if (gyre__unlikely(tangled))
+			gyre__waits_unlock();
+	}
 	task->children = NULL;
 }
 
@@ -535,8 +554,9 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->upper_made = false;
 	task->children = NULL;
 	task->joiner = task->joining = NULL;
-	task->walk = 0;
-	task->local_makes = NULL;
+	task->local_makes = task->local_waits = NULL;
+	task->is_first = false;
+	task->awaits = false;
 	gyre__alarm_init(&task->alarm, alarm_due);
 }
 

@@ -96,6 +96,8 @@ struct gyre__task {
 	bool shielded;
 	bool alarmed;				/* the wait was ended by its alarm */
 	bool joins_all;
+	bool is_first;				/* of its job, which ends when it does */
+	bool awaits;				/* the upper floor's: waits, or a helper does for it, for the end of something else than a task */
 	bool upper_made;			/* upper[] is in use */
 	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;
@@ -105,9 +107,6 @@ struct gyre__task {
 	struct gyre__task *joiner, *joining;
 	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
 	int joined_result;
-	/* lib/tasks.c: the next of those met in the latest walk. */
-	struct gyre__task *walk_next;
-	uint64_t walk;				/* the latest that met it */
 	struct gyre__task *next_to_interrupt;
 	struct gyre__local_entry *local_makes, *local_waits;
 	struct gyre__task *local_next;		/* who waits for the same one */
@@ -137,7 +136,7 @@ struct gyre__task_counters {
 struct gyre__task_hooks {
 	size_t upper_size;
 	void (*job_begins)(struct gyre__task *first, struct gyre_job *handle);
-	/* Does the end of target wait for that of task, through joins and jobs? */
+	/* Under gyre__waits_lock(): does the end of target wait for that of task? */
 	bool (*is_circle)(const struct gyre__task *target, struct gyre__task *task);
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
 	/* What lives is about to be cancelled: the drain is over. */
@@ -162,7 +161,6 @@ struct gyre__tasks {
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
-	uint64_t walks;				/* through those who join each other */
 	struct gyre__task *to_interrupt;	/* cancelled, and perhaps still waiting */
 	bool interrupting;
 	_Atomic uint32_t wakers;		/* other threads in gyre__task_wake() */
@@ -219,6 +217,19 @@ static inline enum gyre_status gyre__task_may_wait(struct gyre__task *task)
 {
 	return gyre__likely(!gyre__task_is_cancelled(task)) ? GYRE_OK :
 							      gyre__task_may_wait_cancelled(task);
+}
+
+/*
+ * Who waits for whose end, as other workers see it: see lib/circle.c, which says
+ * what is changed under this lock, a leaf, and what is not.
+ */
+void gyre__waits_lock(void);
+void gyre__waits_unlock(void);
+
+/* Owner. task waits for the end of something: who comes to wait for it may close a circle. */
+static inline bool gyre__task_is_tangled(const struct gyre__task *task)
+{
+	return task->awaits || task->joining || task->joins_all || task->local_waits;
 }
 
 /* Waits until somebody makes it ready. wait: described by the caller, but for since_ns. */

@@ -501,9 +501,11 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
  *
  * GYRE_OK: closed, by this call or an earlier one.
  * GYRE_CLOSED: in a forked child, whose parent's runtime it is.
- * GYRE_WOULD_DEADLOCK: in a task of rt, which cannot wait for its own end: rt
- * takes no more work from here on, and drains, but somebody else has to close it
- * and wait. Or in a prep callback, where nothing is done.
+ * GYRE_WOULD_DEADLOCK: in a task of rt, or an offloaded function, which cannot
+ * wait for its own end, or where one of these waits for the caller, be it by
+ * closing the caller's runtime: rt takes no more work from here on, and drains,
+ * but somebody else has to close it and wait. Or in a prep callback, where nothing
+ * is done.
  * GYRE_NO_MEMORY: the thread's first call, and no memory; nothing is done.
  *
  * Since: 0.1
@@ -516,6 +518,11 @@ enum gyre_status gyre_close(struct gyre *rt);
  * once this has: where other threads may still be about to call, gyre_close()
  * first, and free when they have all been told that it is closed. Buffers must
  * have been put back before. Not in a prep callback, nor in a task of rt.
+ *
+ * Where gyre_close() would answer GYRE_WOULD_DEADLOCK for what waits for the
+ * caller, rt is closed as far as that goes, and not freed: gyre_last_status() says
+ * GYRE_WOULD_DEADLOCK, and rt is still to be freed, by somebody else. When rt was
+ * freed it says GYRE_OK.
  *
  * Since: 0.1
  */
@@ -1124,8 +1131,11 @@ enum gyre_status gyre_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg,
  * GYRE_BUSY: the job has not ended: timeout_ns passed, or was 0; or the task that
  * waits was cancelled, which cancels the job no more than a time-out does; or
  * somebody else waits for it; or the thread has no eventfd to wait with.
- * GYRE_WOULD_DEADLOCK: the job waits, through jobs and joins, for the job of the
- * task that calls; or in a prep callback.
+ * GYRE_WOULD_DEADLOCK: the wait is without end, and the job's end waits, through
+ * jobs, joins, worker locals or closes, for the task that calls, or it is that
+ * task's own job. A job waits for its first task; for another one only where a
+ * cancel does not end what that waits for. A wait that has a time-out is no part
+ * of such a circle: it is GYRE_BUSY in the end. Or in a prep callback.
  * GYRE_INVALID: job is NULL.
  *
  * GYRE_CLOSED: the runtime was freed, or this is a forked child; frees the
@@ -1227,8 +1237,8 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret);
  * GYRE_CANCELLED: it was cancelled, did not return in time, and was dropped.
  * GYRE_INVALID: not a task of this worker, or one that was joined; of another
  * job; or another task joins it already, and it stays that one's.
- * GYRE_WOULD_DEADLOCK: it is the current one, or waits for it, through joins or
- * for a worker local that it makes.
+ * GYRE_WOULD_DEADLOCK: it is the current one, or waits for it, through joins and
+ * jobs or for a worker local that it makes.
  * GYRE_NO_REACTOR.
  *
  * Since: 0.1
@@ -1242,7 +1252,7 @@ enum gyre_status gyre_join(struct gyre_task *task, int *ret_result);
  *
  * GYRE_OK: they have ended, however they did. GYRE_CANCELLED: the same, and the
  * current task was cancelled. GYRE_WOULD_DEADLOCK: one of them waits, through
- * joins, for the current one. GYRE_NO_REACTOR.
+ * joins and jobs or for a worker local, for the current one. GYRE_NO_REACTOR.
  *
  * Since: 0.1
  */
