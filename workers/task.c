@@ -420,14 +420,28 @@ void gyre__task_hurry(struct gyre__task *task)
 
 /* ------------------------------------------------------ beginning and end -- */
 
-static void run_defers(struct gyre__task *task)
+/*
+ * A defer that panics is left by a jump to here, so any number of them needs no more
+ * stack than one. True: one has.
+ */
+__attribute__((__noinline__))
+static bool run_defers(struct gyre__task *task)
 {
 	struct gyre__defer *defer;
+	jmp_buf base;
 
+	task->base = &base;
+	if (setjmp(base) != 0) {
+		task->base_left = true;
+		while (task->local_makes)
+			gyre__local_abandon(task);
+	}
 	while ((defer = task->defers)) {
 		task->defers = defer->next;
 		defer->fn(defer->arg);
 	}
+	task->base = NULL;
+	return task->base_left;
 }
 
 static void leave_parent(struct gyre__task *task)
@@ -497,7 +511,10 @@ static inline void end_task(struct gyre__task *task, enum gyre__task_end end, in
 	while (gyre__unlikely(task->local_makes))
 		gyre__local_abandon(task);
 	task->shielded = true;
-	run_defers(task);
+	if (gyre__unlikely(task->defers) && run_defers(task)) {
+		end = GYRE__TASK_PANICKED;
+		result = 0;
+	}
 	tell_joiner(task, end, result);
 	leave_children(task);
 	leave_parent(task);
@@ -514,6 +531,8 @@ static inline void end_task(struct gyre__task *task, enum gyre__task_end end, in
 
 void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
 {
+	if (task->base)
+		longjmp(*task->base, 1);
 	end_task(task, end, result);
 	gyre__assert_failed("a task that has ended never goes on", __FILE__, __LINE__);
 }
@@ -546,6 +565,8 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->error = 0;
 	task->wait = NULL;
 	task->defers = NULL;
+	task->base = NULL;
+	task->base_left = false;
 	task->cancel_ns = 0;
 	task->serial = ++tasks->serials;
 	task->handle = GYRE__NO_HANDLE;

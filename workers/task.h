@@ -13,6 +13,7 @@
 #define GYRE_WORKERS_TASK_H
 
 #include <gyre.h>
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -87,6 +88,7 @@ struct gyre__task {
 	struct gyre__stack *stack;
 	struct gyre__wait *wait;
 	struct gyre__defer *defers;
+	jmp_buf *base;				/* while defers run: where a panic in one of them goes on */
 	uint64_t cancel_ns;			/* when its end was asked for; 0: it was not */
 	struct gyre__alarm alarm;		/* of its one wait */
 	uint32_t handle;			/* its slot, or GYRE__NO_HANDLE */
@@ -96,6 +98,7 @@ struct gyre__task {
 	bool shielded;
 	bool alarmed;				/* the wait was ended by its alarm */
 	bool joins_all;
+	bool base_left;				/* a defer has panicked */
 	bool is_first;				/* of its job, which ends when it does */
 	bool awaits;				/* the upper floor's: waits, or a helper does for it, for the end of something else than a task */
 	bool upper_made;			/* upper[] is in use */
@@ -241,7 +244,7 @@ bool gyre__task_park_until(struct gyre__task *task, struct gyre__wait *wait, uin
 /* Lets all run that are ready now. */
 void gyre__task_yield(struct gyre__task *task);
 
-/* Runs its defers and leaves it for good. */
+/* Runs its defers and leaves it for good; in one of these, ends that one. */
 void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
 	__attribute__((__noreturn__));
 
