@@ -20,6 +20,8 @@ struct offloaded {
 	struct gyre *rt;		/* whose helper runs it */
 	gyre_task_fn *fn;		/* a user's; or */
 	void (*own)(void *arg);		/* the library's */
+	enum gyre__call_kind kind;	/* own */
+	bool lasts;			/* own: it is what the reserve has that may last */
 	void *arg;
 	struct gyre__job *job;		/* on whose behalf */
 	struct gyre__context *context;	/* handed over to the helper */
@@ -39,12 +41,16 @@ struct offloaded {
 
 enum gyre_status gyre__offload_open_for(struct gyre *rt)
 {
-	const struct gyre__offload_config config = {
+	struct gyre__offload_config config = {
 		.name = rt->settings.name,
 		.threads_max = rt->settings.offload_threads,
 	};
 	int rc = gyre__offload_open(&config, &rt->offload);
 
+	config.letter = 'r';
+	config.threads_max = GYRE__OFFLOAD_RESERVE;
+	if (rc >= 0)
+		rc = gyre__offload_open(&config, &rt->reserve);
 	return rc < 0 ? gyre__fail_system("gyre_open", rc, "the pool of helper threads") : GYRE_OK;
 }
 
@@ -124,10 +130,24 @@ void gyre__offload_panic(char *text)
 
 /* ------------------------------------------------------------- the caller -- */
 
-static enum gyre_status report_unpushed(const char *function, int rc)
+/* All helpers wait for something that may be waiting for this: nobody would ever run it. */
+static bool nobody_is_free(struct gyre *rt)
+{
+	return gyre__load(&rt->helpers_waiting, seq_cst) >= rt->settings.offload_threads;
+}
+
+static enum gyre_status refuse_deadlock(const char *function, const struct gyre *rt)
+{
+	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "each of the %u helper threads waits for "
+			  "others already: raise offload_threads", rt->settings.offload_threads);
+}
+
+static enum gyre_status report_unpushed(const char *function, struct gyre *rt, int rc)
 {
 	if (rc == -ESHUTDOWN)
 		return gyre__fail(function, GYRE_CLOSED, "the runtime is closed");
+	if (nobody_is_free(rt))
+		return refuse_deadlock(function, rt);
 	return gyre__fail_system(function, rc, "start of a helper thread");
 }
 
@@ -136,6 +156,49 @@ static void note_wait(struct gyre__thread *self, bool waits)
 {
 	if (self->task)
 		self->task->awaits = waits;
+}
+
+static void end_lasting(struct offloaded *call)
+{
+	if (call->lasts)
+		gyre__store(&call->rt->reserve_lasts, 0, release);
+	call->lasts = false;
+}
+
+/* A user's: to one of offload_threads helpers, those that do not wait for others. */
+static int push_user(struct offloaded *call)
+{
+	return gyre__offload_push(call->rt->offload, &call->work,
+				  gyre__load(&call->rt->helpers_waiting, seq_cst));
+}
+
+/* May this one last, on the reserve's account? One at a time: acquire and release, for nothing but that. */
+static bool may_last(struct gyre *rt, enum gyre__call_kind kind)
+{
+	uint32_t nobody = 0;
+
+	return kind == GYRE__CALL_BRIEF || gyre__cas(&rt->reserve_lasts, &nobody, 1, acq_rel);
+}
+
+/* The library's own: to whoever is free, then to the reserve, and in the end to whoever will be. */
+static int push_own(struct offloaded *call)
+{
+	struct gyre *rt = call->rt;
+	int rc = gyre__offload_push(rt->offload, &call->work, GYRE__OFFLOAD_AT_ONCE);
+
+	if (rc >= 0 || rc == -ESHUTDOWN)
+		return rc;
+	if (may_last(rt, call->kind)) {
+		call->lasts = call->kind != GYRE__CALL_BRIEF;
+		rc = gyre__offload_push(rt->reserve, &call->work, call->lasts ? 0 :
+					gyre__load(&rt->reserve_lasts, relaxed));
+		if (rc >= 0)
+			return rc;
+		end_lasting(call);
+	}
+	return gyre__offload_push(rt->offload, &call->work,
+				  gyre__thread_is_helped(call->caller) ?
+				  gyre__load(&rt->helpers_waiting, seq_cst) : 0);
 }
 
 /* GYRE_OK: it has run. */
@@ -156,21 +219,20 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 	note_wait(self, true);
 	if (!self->task)
 		gyre__reply_expect(&self->reply);
-	/* The library's own calls of others than helpers are only late: they wait until one is free. */
-	rc = gyre__offload_push(rt->offload, &call->work,
-				call->own ? 0 : gyre__load(&rt->helpers_waiting, seq_cst));
+	rc = call->own ? push_own(call) : push_user(call);
 	if (rc < 0) {
 		note_wait(self, false);
 		if (!self->task)
 			gyre__reply_forget(&self->reply);
 		gyre__context_drop(call->context);
-		return report_unpushed(function, rc);
+		return report_unpushed(function, rt, rc);
 	}
 	if (self->task)
 		gyre__task_park(self->task, &wait);
 	else
 		gyre__reply_await(&self->reply);
 	note_wait(self, false);
+	end_lasting(call);
 	return call->refused ? gyre__fail(function, GYRE_NO_MEMORY, "no memory for the record of the "
 					  "helper thread") : GYRE_OK;
 }
@@ -187,18 +249,6 @@ void gyre__helper_goes_on(struct gyre__thread *self)
 {
 	if (self->helps)
 		gyre__fetch_sub(&self->helps->helpers_waiting, 1, seq_cst);
-}
-
-/* All helpers wait for something that may be waiting for this: nobody would ever run it. */
-static bool nobody_is_free(struct gyre *rt)
-{
-	return gyre__load(&rt->helpers_waiting, seq_cst) >= rt->settings.offload_threads;
-}
-
-static enum gyre_status refuse_deadlock(const char *function, const struct gyre *rt)
-{
-	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "each of the %u helper threads waits for "
-			  "others already: raise offload_threads", rt->settings.offload_threads);
 }
 
 static enum gyre_status offload(struct gyre__thread *self, struct gyre *rt, gyre_task_fn *fn,
@@ -241,16 +291,15 @@ enum gyre_status gyre_offload(struct gyre *rt, gyre_task_fn *fn, void *arg, int 
 }
 
 enum gyre_status gyre__elsewhere(const char *function, struct gyre__thread *self,
-				 void (*fn)(void *arg), void *arg)
+				 enum gyre__call_kind kind, void (*fn)(void *arg), void *arg)
 {
-	struct offloaded call = { .own = fn, .arg = arg };
-	enum gyre_status status = gyre__task_may_wait(self->task);
+	struct offloaded call = { .own = fn, .kind = kind, .arg = arg };
+	enum gyre_status status = GYRE_OK;
 
+	if (kind != GYRE__CALL_MUST)
+		status = gyre__task_may_wait(self->task);
 	if (status != GYRE_OK)
 		return gyre__fail(function, status, "the task was cancelled: it is to return");
-	/* Others have only to wait until a helper is free. */
-	if (gyre__unlikely(gyre__thread_is_helped(self)) && nobody_is_free(self->runtime))
-		return refuse_deadlock(function, self->runtime);
 	status = call_and_wait(function, self, self->runtime, &call);
 	if (status != GYRE_OK)
 		return status;

@@ -258,6 +258,7 @@ static void runtime_free(struct gyre *rt)
 	if (rt->guard)
 		gyre__sys->munmap((void *)(uintptr_t)rt->guard, GUARD_BYTES);
 	gyre__offload_free(rt->offload);
+	gyre__offload_free(rt->reserve);
 	gyre__durable_close(rt->durable);
 	gyre__sys->mutex_done(&rt->close_lock);
 	gyre__free(rt);
@@ -320,7 +321,8 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
 	if (gyre__must_go_elsewhere()) {
 		struct opening opening = { options, ret, GYRE_OK };
 
-		status = gyre__elsewhere("gyre_open", self, open_elsewhere, &opening);
+		status = gyre__elsewhere("gyre_open", self, GYRE__CALL_BRIEF, open_elsewhere,
+					 &opening);
 		return status == GYRE_OK ? opening.status : status;
 	}
 	if (!ret)
@@ -342,22 +344,27 @@ static void close_once(struct gyre *rt)
 	gyre__sys->mutex_lock(&rt->close_lock);
 	if (!rt->stopped) {
 		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
-		/* Tasks may have needed it until their end. */
-		gyre__offload_close(rt->offload);
+		gyre__offload_close(rt->offload);	/* tasks may have needed it until their end */
+		gyre__offload_close(rt->reserve);
 		rt->stopped = true;
 	}
 	gyre__sys->mutex_unlock(&rt->close_lock);
 }
 
-/* Its own tasks cannot wait for their end, but they can bring it about. */
-static enum gyre_status close_from_inside(const char *function, struct gyre *rt,
-					  const char *rest)
+static void seal(struct gyre *rt)
 {
 	unsigned i;
 
 	gyre__store(&rt->closed, 1, seq_cst);
 	for (i = 0; i < rt->crew->count; i++)
 		gyre__ring_seal(&rt->crew->worker[i]->ring, rt->settings.drain_ns);
+}
+
+/* Its own tasks cannot wait for their end, but they can bring it about. */
+static enum gyre_status close_from_inside(const char *function, struct gyre *rt,
+					  const char *rest)
+{
+	seal(rt);
 	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a task of the runtime, or one for which "
 			  "such a task waits, cannot wait for its own end: the runtime takes no more "
 			  "calls, and ends without it%s", rest);
@@ -370,8 +377,11 @@ static void close_elsewhere(void *arg)
 
 static enum gyre_status close_from_task(struct gyre__thread *self, struct gyre *rt)
 {
-	enum gyre_status status = gyre__elsewhere("gyre_close", self, close_elsewhere, rt);
+	enum gyre_status status = gyre__elsewhere("gyre_close", self, GYRE__CALL_LASTING,
+						  close_elsewhere, rt);
 
+	if (status == GYRE_WOULD_DEADLOCK)
+		seal(rt);
 	return status == GYRE_OK ? self->last_status : status;
 }
 
@@ -415,6 +425,20 @@ static void free_in_child(struct gyre *rt)
 	runtime_free(rt);
 }
 
+/*
+ * False: nothing has been done. Where nobody is left who could wait, it is as where
+ * nobody may; for want of memory or of a thread the worker itself has to wait.
+ */
+static bool free_from_task(struct gyre__thread *self, struct gyre *rt)
+{
+	enum gyre_status status = gyre__elsewhere("gyre_free", self, GYRE__CALL_MUST,
+						  free_elsewhere, rt);
+
+	if (status == GYRE_WOULD_DEADLOCK)
+		seal(rt);
+	return status == GYRE_OK || status == GYRE_WOULD_DEADLOCK;
+}
+
 /* self may be NULL: no record, and so neither a task nor a helper. */
 static void free_here(struct gyre__thread *self, struct gyre *rt)
 {
@@ -449,11 +473,8 @@ void gyre_free(struct gyre *rt)
 	}
 	if (self && self->running.task)
 		self = gyre__thread_of_task(self->running.task);
-	/* Where no helper can be had, the worker itself has to wait: there is no way to say no. */
-	if (self && self->task &&
-	    gyre__elsewhere("gyre_free", self, free_elsewhere, rt) == GYRE_OK)
-		return;
-	free_here(self, rt);
+	if (!self || !self->task || !free_from_task(self, rt))
+		free_here(self, rt);
 }
 
 /* ------------------------------------------------------------- looking -- */

@@ -41,6 +41,8 @@ struct gyre {
 	struct gyre__buffer_pool *buffers;
 	struct gyre__durable *durable;
 	struct gyre__offload *offload;
+	struct gyre__offload *reserve;		/* see gyre__elsewhere() */
+	_Atomic uint32_t reserve_lasts;		/* one of its helpers has something that may last */
 
 	/* Of threads that have gone; under the lock of lib/thread.c. */
 	uint64_t calls, calls_in_caller;

@@ -242,7 +242,8 @@ static int helper_start(struct gyre__offload *pool)
 	helper->pool = pool;
 	helper->eventfd = -1;
 	helper->number = free_number(pool);
-	snprintf(helper->name, sizeof(helper->name), "%s-h%u", pool->name, helper->number);
+	snprintf(helper->name, sizeof(helper->name), "%s-%c%u", pool->name, pool->config.letter,
+		 helper->number);
 	rc = gyre__sys->thread_start(helper->name, helper_main, helper, &helper->thread);
 	if (rc < 0) {
 		gyre__free(helper);
@@ -267,6 +268,8 @@ int gyre__offload_open(const struct gyre__offload_config *config, struct gyre__o
 	pool->config = *config;
 	snprintf(pool->name, sizeof(pool->name), "%s", config->name);
 	pool->config.name = pool->name;
+	if (!pool->config.letter)
+		pool->config.letter = 'h';
 	if (pool->config.idle_ns == 0)
 		pool->config.idle_ns = GYRE__OFFLOAD_IDLE_NS;
 	gyre__sys->mutex_init(&pool->closing);

@@ -30,6 +30,7 @@ struct gyre__offload_work {
 
 struct gyre__offload_config {
 	const char *name;		/* threads are NAME-h0, NAME-h1 ... */
+	char letter;			/* instead of the h; 0: that */
 	unsigned threads_max;		/* 1 to GYRE__OFFLOAD_THREADS_MAX */
 	/*
 	 * In each helper's own thread, before its first work and after its last.

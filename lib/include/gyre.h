@@ -452,7 +452,8 @@ struct gyre_options {
 
 	/*
 	 * GYRE_OFFLOAD_THREADS; helper threads for blocking work, at most 1024.
-	 * Default: 16. Used by jobs.
+	 * Where all of them are busy, two more do what the library's own calls in
+	 * tasks need one for. Default: 16. Used by jobs.
 	 */
 	unsigned offload_threads;
 
