@@ -305,7 +305,9 @@ enum gyre_status gyre__elsewhere(const char *function, struct gyre__thread *self
 		return status;
 	self->last_status = call.last_status;
 	self->last_effect = call.last_effect;
-	self->remarked = call.remarked;
+	self->remarked = false;
+	if (call.remarked)
+		gyre__thread_remarked(self);
 	memcpy(self->last_error, call.last_error, sizeof(self->last_error));
 	return GYRE_OK;
 }

@@ -325,15 +325,28 @@ static void *refuse_memory(const char *function, size_t size)
 	return NULL;
 }
 
+/* Memory that was asked for by task, or NULL. The last call that has noted something is not the last any more. */
+static void *note_memory(const char *function, struct gyre__task *task, void *ptr, size_t size)
+{
+	if (gyre__unlikely(!ptr))
+		return refuse_memory(function, size);
+	if (gyre__unlikely(!task->arena)) {
+		struct gyre__thread *thread = gyre__self();
+
+		thread->running.arena = task->arena = &task->job->arena;
+		gyre__thread_succeed(gyre__thread_of_task(task));
+	}
+	return ptr;
+}
+
 /* Apart, for what is usual to need no frame. */
 __attribute__((__noinline__))
 static void *alloc_slow(size_t size)
 {
-	const struct gyre__task *task = gyre__current_task();
-	void *ptr = task ? gyre__arena_alloc_slow(&task->job->arena, size, GYRE__ARENA_ALIGN) :
-			   NULL;
+	struct gyre__task *task = gyre__current_task();
 
-	return ptr ? ptr : refuse_memory("gyre_alloc", size);
+	return note_memory("gyre_alloc", task, task ? gyre__arena_alloc(&task->job->arena, size) : NULL,
+			   size);
 }
 
 void *gyre_alloc(size_t size)
@@ -350,7 +363,6 @@ void *gyre_alloc(size_t size)
 void *gyre_alloc_aligned(size_t size, size_t align)
 {
 	struct gyre__task *task = gyre__current_task();
-	void *ptr;
 
 	if (!task)
 		return refuse_memory(__func__, size);
@@ -358,8 +370,7 @@ void *gyre_alloc_aligned(size_t size, size_t align)
 		gyre__fail(__func__, GYRE_INVALID, "an alignment of %zu is no power of two", align);
 		return NULL;
 	}
-	ptr = gyre__arena_alloc_slow(&task->job->arena, size, align);
-	return ptr ? ptr : refuse_memory(__func__, size);
+	return note_memory(__func__, task, gyre__arena_alloc_slow(&task->job->arena, size, align), size);
 }
 
 char *gyre_strdup(const char *text)
@@ -374,7 +385,9 @@ char *gyre_strdup(const char *text)
 	}
 	size = strlen(text) + 1;
 	copy = task ? gyre__arena_alloc(&task->job->arena, size) : NULL;
-	return copy ? memcpy(copy, text, size) : refuse_memory(__func__, size);
+	if (copy)
+		memcpy(copy, text, size);
+	return note_memory(__func__, task, copy, size);
 }
 
 enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)

@@ -431,7 +431,7 @@ static enum gyre_status note_failure(const char *function, enum gyre_status stat
 		return status;
 	self->last_status = status;
 	self->last_effect = effect;
-	self->remarked = true;
+	gyre__thread_remarked(self);
 	note_text(self, function, format, args);
 	errno = saved_errno;
 	return status;

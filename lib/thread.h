@@ -189,6 +189,21 @@ void gyre__remark(const char *function, enum gyre_effect effect, const char *for
 /* Notes success; returns GYRE_OK. */
 enum gyre_status gyre__succeed(void);
 
+/*
+ * The last call of self, which makes it, has more to be told of than success. The
+ * next allocation of a task has to note otherwise, so its fast path is closed until then.
+ */
+static inline void gyre__thread_remarked(struct gyre__thread *self)
+{
+	struct gyre__thread *thread = gyre__self();
+
+	self->remarked = true;
+	if (!self->task)
+		return;
+	self->task->arena = NULL;
+	thread->running.arena = NULL;
+}
+
 static inline void gyre__thread_succeed(struct gyre__thread *self)
 {
 	self->last_status = GYRE_OK;

@@ -199,7 +199,7 @@ static inline struct gyre__fiber *turn_to(struct gyre__tasks *tasks, struct gyre
 		running->arena = NULL;
 		return &tasks->scheduler;
 	}
-	running->arena = &task->job->arena;
+	running->arena = task->arena;
 	task->state = GYRE__TASK_RUNNING;
 	*tasks->error = task->error;
 	return &task->fiber;
@@ -561,6 +561,7 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 {
 	task->home = tasks;
 	task->job = job;
+	task->arena = &job->arena;
 	task->stack = stack;
 	task->error = 0;
 	task->wait = NULL;

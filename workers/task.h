@@ -38,7 +38,7 @@ struct gyre__tasks;
 /* What runs on a thread just now; in the thread's record, as every public function looks at it. */
 struct gyre__running {
 	struct gyre__task *task;	/* NULL: no task: a plain thread, or the scheduler */
-	struct gyre__arena *arena;	/* of its job; NULL like task */
+	struct gyre__arena *arena;	/* of its job; NULL like task, or where an allocation has something to note */
 };
 
 enum gyre__task_state {
@@ -82,6 +82,7 @@ struct gyre__task {
 	struct gyre__fiber fiber;
 	struct gyre__tasks *home;
 	struct gyre__job *job;
+	struct gyre__arena *arena;		/* running.arena, when it runs */
 	struct gyre__task *next;		/* in the ready queue */
 	gyre_task_fn *fn;
 	void *arg;

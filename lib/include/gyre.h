@@ -238,10 +238,10 @@ int gyre_status_errno(enum gyre_status status);
 
 /*
  * How the last call of the calling task, or else thread, ended. Every function
- * that answers a status or a negative errno notes it; the functions of this
- * section and those that return void or a plain value do not, but that
- * gyre_alloc() and its like note why they gave NULL. GYRE_OK before the first
- * call.
+ * that answers a status or a negative errno notes it, and so do gyre_alloc(),
+ * gyre_alloc_aligned(), gyre_strdup() and gyre_free(); the functions of this
+ * section and others that return void or a plain value do not. GYRE_OK before
+ * the first call.
  *
  * A call of the pread family whose operation failed in the kernel is GYRE_OK
  * here: the reply came.
