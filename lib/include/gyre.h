@@ -906,7 +906,9 @@ int gyre_fdatasync(struct gyre *rt, int fd);
  * each device, for O_DIRECT and for cached writes, and for how many callers there
  * are: RWF_DSYNC in the caller's thread or through a worker's ring, or a write and
  * an fdatasync that all callers share whose writes were complete when it started.
- * gyre_stats and gyre_dump() tell what was chosen.
+ * gyre_stats and gyre_dump() tell what was chosen. Where RWF_DSYNC is refused with
+ * -EOPNOTSUPP, which writes nothing, the same call writes and flushes in the last
+ * of these ways; with O_DSYNC, where nothing else is as good, that is its answer.
  *
  * After an error: effect NONE, nothing was written; DONE, the kernel refused the
  * write; UNKNOWN, any part of it may have been written, durably or not. A
@@ -1248,8 +1250,9 @@ enum gyre_status gyre_join(struct gyre_task *task, int *ret_result);
 
 /*
  * Waits for the end of every task that the current one has started, joins them
- * all, and forgets their results. In a task that was or is cancelled, cancels
- * them first. Tasks that they have started in their turn are not waited for.
+ * all, and forgets their results: a gyre_join() of one of them is GYRE_INVALID from
+ * then on. In a task that was or is cancelled, cancels them first. Tasks that they
+ * have started in their turn are not waited for.
  *
  * GYRE_OK: they have ended, however they did. GYRE_CANCELLED: the same, and the
  * current task was cancelled. GYRE_WOULD_DEADLOCK: one of them waits, through
@@ -1498,11 +1501,14 @@ enum gyre_status gyre_local_get(struct gyre_local *local, void **ret);
 /* ------------------------------------------------------------ context -- */
 
 /*
- * Pairs of a name and a value, both text, that belong to the calling thread:
- * the id of a request, say, for whatever logs on its behalf further down. What
- * one thread sets, no other sees. A thread starts with none, and takes them
- * along when it ends; the child of a fork() has those of the thread that forked.
- * No runtime is needed.
+ * Pairs of a name and a value, both text, that belong to the calling task, or
+ * outside of tasks to the calling thread: the id of a request, say, for whatever
+ * logs on its behalf further down. What one sets, no other sees. A task starts
+ * with a copy of its parent's pairs, as they are at the gyre_go(); a job and an
+ * offloaded function with one of those of the caller that submits it, as they are
+ * at the gyre_block_on(), gyre_spawn() or gyre_offload(). What they change stays
+ * theirs. A thread starts with none. They go with the task or thread that ends; the
+ * child of a fork() has those of who forked. No runtime is needed.
  *
  * In a prep callback, which runs for no thread of the program, there are none,
  * and none can be set.
@@ -1523,7 +1529,8 @@ enum gyre_status gyre_context_set(const char *name, const char *value);
 
 /*
  * The value of name, NULL where it is not set. It stays where it is until name
- * is set again or removed, gyre_context_clear() is called, or the thread ends.
+ * is set again or removed, gyre_context_clear() is called, or the task or thread
+ * ends.
  *
  * Since: 0.1
  */
