@@ -136,7 +136,7 @@ static bool look_up_from_helper(struct walk *walk, const struct gyre__thread *he
 	return false;
 }
 
-/* Tasks that are joined live on the worker of who asks, and may be cancelled: then some waits end. */
+/* What is joined lives on the worker of who asks, and may be cancelled: then some waits end. */
 static bool is_aimed_at(const struct gyre__thread *self, const struct aim *aim)
 {
 	const struct gyre__task *task = self->task;

@@ -38,7 +38,7 @@ bool gyre__is_circle(const struct gyre__task *target, struct gyre__task *task);
 bool gyre__closer_begin(struct gyre__closer *closer, struct gyre__thread *self, struct gyre *rt);
 void gyre__closer_end(struct gyre__closer *closer, struct gyre *rt);
 
-/* self as what others can wait for: a task or a helper. Else NULL: nobody knows who waits for a plain thread. */
+/* self, if it is a task or a helper. Else NULL: nobody knows who waits for a plain thread. */
 static inline struct gyre__thread *gyre__waiting_party(struct gyre__thread *self)
 {
 	return self->task || self->helps ? self : NULL;

@@ -296,8 +296,8 @@ static void dump_all(struct gyre__thread *self, struct gyre *rt, struct gyre__te
 			       rt->settings.offload_threads, idle);
 	threads = gyre__offload_threads(rt->reserve, &idle);
 	if (threads)
-		gyre__text_add(text, "helper threads in reserve: %u of %u, %u of them idle\n", threads,
-			       GYRE__OFFLOAD_RESERVE, idle);
+		gyre__text_add(text, "helper threads in reserve: %u of %u, %u of them idle\n",
+			       threads, GYRE__OFFLOAD_RESERVE, idle);
 	gyre__durable_dump(rt->durable, text);
 }
 

@@ -38,7 +38,8 @@ ssize_t gyre__write_durable_elsewhere(struct gyre *rt, int fd, const void *buf, 
 				      off_t offset)
 {
 	struct call call = { .rt = rt, .fd = fd, .buf = buf, .len = len, .offset = offset };
-	enum gyre_status status = make("gyre_write_durable", &call, GYRE__CALL_BRIEF, write_durable);
+	enum gyre_status status = make("gyre_write_durable", &call, GYRE__CALL_BRIEF,
+				       write_durable);
 
 	return status == GYRE_OK ? call.res : gyre_status_errno(status);
 }

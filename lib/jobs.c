@@ -222,7 +222,10 @@ static void end_waiting(struct gyre__thread *self, struct gyre_job *handle)
 		self->task->awaits = false;
 }
 
-/* For as long as the handle lives. Release: what has led up to self. Pairs with the load in lib/circle.c. */
+/*
+ * For as long as the handle lives. Release: what has led up to self. Pairs with the
+ * load in lib/circle.c.
+ */
 static void wait_as_owner(struct gyre__thread *self, struct gyre_job *handle)
 {
 	handle->owned = true;

@@ -20,7 +20,10 @@ enum gyre_status gyre__refuse_no_task(const char *function);
 /* A new text for gyre_last_panic(); NULL: there was no memory for it. Taken over. */
 void gyre__note_panic(struct gyre__thread *self, char *text);
 
-/* The job on whose behalf the caller runs: its task's, or that of an offloaded function. NULL: none. */
+/*
+ * The job on whose behalf the caller runs: its task's, or that of an offloaded function. NULL:
+ * none.
+ */
 static inline struct gyre__job *gyre__thread_job(const struct gyre__thread *self)
 {
 	return self->task ? self->task->job : self->serves;

@@ -172,7 +172,7 @@ static int push_user(struct offloaded *call)
 				  gyre__load(&call->rt->helpers_waiting, seq_cst));
 }
 
-/* May this one last, on the reserve's account? One at a time: acquire and release, for nothing but that. */
+/* May this one last, in the reserve? One at a time: acquire and release, for no more than that. */
 static bool may_last(struct gyre *rt, enum gyre__call_kind kind)
 {
 	uint32_t nobody = 0;
@@ -233,8 +233,10 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 		gyre__reply_await(&self->reply);
 	note_wait(self, false);
 	end_lasting(call);
-	return call->refused ? gyre__fail(function, GYRE_NO_MEMORY, "no memory for the record of the "
-					  "helper thread") : GYRE_OK;
+	if (call->refused)
+		return gyre__fail(function, GYRE_NO_MEMORY, "no memory for a helper thread's "
+				  "record");
+	return GYRE_OK;
 }
 
 void gyre__helper_waits(struct gyre__thread *self)

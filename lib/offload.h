@@ -13,7 +13,8 @@
 #include "runtime.h"
 #include "thread.h"
 
-#define GYRE__OFFLOAD_RESERVE	2	/* helpers of a runtime besides offload_threads, for calls of the library's own */
+/* Helpers besides offload_threads, for the library's own calls. */
+#define GYRE__OFFLOAD_RESERVE	2
 
 enum gyre_status gyre__offload_open_for(struct gyre *rt);
 

@@ -344,7 +344,8 @@ static void close_once(struct gyre *rt)
 	gyre__sys->mutex_lock(&rt->close_lock);
 	if (!rt->stopped) {
 		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
-		gyre__offload_close(rt->offload);	/* tasks may have needed it until their end */
+		/* Tasks may have needed them until their end. */
+		gyre__offload_close(rt->offload);
 		gyre__offload_close(rt->reserve);
 		rt->stopped = true;
 	}
@@ -366,8 +367,8 @@ static enum gyre_status close_from_inside(const char *function, struct gyre *rt,
 {
 	seal(rt);
 	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a task of the runtime, or one for which "
-			  "such a task waits, cannot wait for its own end: the runtime takes no more "
-			  "calls, and ends without it%s", rest);
+			  "such a task waits, cannot wait for its own end: the runtime takes no "
+			  "more calls, and ends without it%s", rest);
 }
 
 static void close_elsewhere(void *arg)

@@ -325,7 +325,7 @@ static void *refuse_memory(const char *function, size_t size)
 	return NULL;
 }
 
-/* Memory that was asked for by task, or NULL. The last call that has noted something is not the last any more. */
+/* What task has asked for, or NULL. Whatever call has noted something was not the last one. */
 static void *note_memory(const char *function, struct gyre__task *task, void *ptr, size_t size)
 {
 	if (gyre__unlikely(!ptr))
@@ -344,9 +344,9 @@ __attribute__((__noinline__))
 static void *alloc_slow(size_t size)
 {
 	struct gyre__task *task = gyre__current_task();
+	void *ptr = task ? gyre__arena_alloc(&task->job->arena, size) : NULL;
 
-	return note_memory("gyre_alloc", task, task ? gyre__arena_alloc(&task->job->arena, size) : NULL,
-			   size);
+	return note_memory("gyre_alloc", task, ptr, size);
 }
 
 void *gyre_alloc(size_t size)
@@ -363,6 +363,7 @@ void *gyre_alloc(size_t size)
 void *gyre_alloc_aligned(size_t size, size_t align)
 {
 	struct gyre__task *task = gyre__current_task();
+	void *ptr;
 
 	if (!task)
 		return refuse_memory(__func__, size);
@@ -370,7 +371,8 @@ void *gyre_alloc_aligned(size_t size, size_t align)
 		gyre__fail(__func__, GYRE_INVALID, "an alignment of %zu is no power of two", align);
 		return NULL;
 	}
-	return note_memory(__func__, task, gyre__arena_alloc_slow(&task->job->arena, size, align), size);
+	ptr = gyre__arena_alloc_slow(&task->job->arena, size, align);
+	return note_memory(__func__, task, ptr, size);
 }
 
 char *gyre_strdup(const char *text)

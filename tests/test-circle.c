@@ -531,8 +531,8 @@ TEST(wait_for_a_job_whose_sibling_task_waits_for_the_waiter_is_answered)
 
 	chain.net.rt = test_open_workers(2);
 	options.worker = GYRE_WORKER(1);
-	expect_status(gyre_spawn(chain.net.rt, task_wait_for_first, &chain, &options, &chain.waiter),
-		      GYRE_OK);
+	expect_status(gyre_spawn(chain.net.rt, task_wait_for_first, &chain, &options,
+				 &chain.waiter), GYRE_OK);
 	options.worker = GYRE_WORKER(0);
 	expect_status(gyre_spawn(chain.net.rt, task_with_waiting_sibling, &chain, &options,
 				 &chain.net.job), GYRE_OK);

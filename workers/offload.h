@@ -58,7 +58,7 @@ int gyre__offload_open(const struct gyre__offload_config *config, struct gyre__o
 int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
 		       uint32_t stuck);
 
-/* In a helper, which is about to wait for long: what is queued gets another one, if there may be one. */
+/* In a helper, which is about to wait for long: what is queued gets another one, if it can. */
 void gyre__offload_relieve(struct gyre__offload *pool);
 
 /*

@@ -38,7 +38,7 @@ struct gyre__tasks;
 /* What runs on a thread just now; in the thread's record, as every public function looks at it. */
 struct gyre__running {
 	struct gyre__task *task;	/* NULL: no task: a plain thread, or the scheduler */
-	struct gyre__arena *arena;	/* of its job; NULL like task, or where an allocation has something to note */
+	struct gyre__arena *arena;	/* of its job; NULL: as task, or to be opened again */
 };
 
 enum gyre__task_state {
@@ -89,7 +89,7 @@ struct gyre__task {
 	struct gyre__stack *stack;
 	struct gyre__wait *wait;
 	struct gyre__defer *defers;
-	jmp_buf *base;				/* while defers run: where a panic in one of them goes on */
+	jmp_buf *base;				/* defers run: where a panic in one goes on */
 	uint64_t cancel_ns;			/* when its end was asked for; 0: it was not */
 	struct gyre__alarm alarm;		/* of its one wait */
 	uint32_t handle;			/* its slot, or GYRE__NO_HANDLE */
@@ -101,7 +101,8 @@ struct gyre__task {
 	bool joins_all;
 	bool base_left;				/* a defer has panicked */
 	bool is_first;				/* of its job, which ends when it does */
-	bool awaits;				/* the upper floor's: waits, or a helper does for it, for the end of something else than a task */
+	/* Waits, or a helper does for it, for the end of something else than a task. */
+	bool awaits;
 	bool upper_made;			/* upper[] is in use */
 	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;

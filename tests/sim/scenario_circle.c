@@ -217,8 +217,9 @@ static enum gyre_status wait_for(struct task *task, struct job *job, uint64_t ti
 	uint64_t start_ns = sim_now_ns();
 	enum gyre_status status;
 
-	sim_trace("task %u of job %u waits for job %u%s", number_of(task), number_of(task->job->first),
-		  number_of(job->first), task->on_helper ? " on a helper" : "");
+	sim_trace("task %u of job %u waits for job %u%s", number_of(task),
+		  number_of(task->job->first), number_of(job->first),
+		  task->on_helper ? " on a helper" : "");
 	job->handle = NULL;
 	if (timeout_ns == GYRE_FOREVER)
 		begins_to_wait(task, (struct wait){ .kind = FOR_JOB, .job = job });
@@ -299,7 +300,8 @@ static void task_blocks_on(struct task *task)
 {
 	struct gyre_job_options options = some_worker();
 	unsigned runtime = play.closes ? task->job->runtime : (unsigned)sim_random(play.count);
-	struct job *job = task->job->depth < DEPTH_MAX ? job_new(runtime, task->job->depth + 1) : NULL;
+	unsigned depth = task->job->depth + 1;
+	struct job *job = depth <= DEPTH_MAX ? job_new(runtime, depth) : NULL;
 	enum gyre_status status;
 
 	if (!job)
@@ -408,10 +410,13 @@ static void spawn_all(unsigned count)
 		struct gyre_job_options options = some_worker();
 		struct job *job = job_new(i % play.count, 0);
 		struct gyre_job *handle;
+		enum gyre_status status;
 
 		if (!job)
 			return;
-		if (gyre_spawn(play.rts[job->runtime], run_task, job->first, &options, &handle) != GYRE_OK)
+		status = gyre_spawn(play.rts[job->runtime], run_task, job->first, &options,
+				    &handle);
+		if (status != GYRE_OK)
 			job->first->over_ns = sim_now_ns();
 		else
 			job->handle = handle;
