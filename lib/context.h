@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A context: the name and value pairs of a thread. Several may have one in
+ * A context: the name and value pairs of a task or thread. Several may have one in
  * common; who changes it while it is shared makes one of its own first.
  */
 #ifndef GYRE_LIB_CONTEXT_H

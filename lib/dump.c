@@ -294,6 +294,10 @@ static void dump_all(struct gyre__thread *self, struct gyre *rt, struct gyre__te
 	if (threads)
 		gyre__text_add(text, "helper threads: %u of %u, %u of them idle\n", threads,
 			       rt->settings.offload_threads, idle);
+	threads = gyre__offload_threads(rt->reserve, &idle);
+	if (threads)
+		gyre__text_add(text, "helper threads in reserve: %u of %u, %u of them idle\n",
+			       threads, GYRE__OFFLOAD_RESERVE, idle);
 	gyre__durable_dump(rt->durable, text);
 }
 

@@ -17,13 +17,14 @@ struct call {
 	enum gyre_status status;
 };
 
-static enum gyre_status make(const char *function, struct call *call, void (*fn)(void *arg))
+static enum gyre_status make(const char *function, struct call *call, enum gyre__call_kind kind,
+			     void (*fn)(void *arg))
 {
 	struct gyre__thread *self = gyre__thread_self();
 
 	if (!call->rt)
 		call->rt = self->runtime;
-	return gyre__elsewhere(function, self, fn, call);
+	return gyre__elsewhere(function, self, kind, fn, call);
 }
 
 static void write_durable(void *arg)
@@ -37,7 +38,8 @@ ssize_t gyre__write_durable_elsewhere(struct gyre *rt, int fd, const void *buf, 
 				      off_t offset)
 {
 	struct call call = { .rt = rt, .fd = fd, .buf = buf, .len = len, .offset = offset };
-	enum gyre_status status = make("gyre_write_durable", &call, write_durable);
+	enum gyre_status status = make("gyre_write_durable", &call, GYRE__CALL_BRIEF,
+				       write_durable);
 
 	return status == GYRE_OK ? call.res : gyre_status_errno(status);
 }
@@ -53,7 +55,7 @@ static int make_on_fd(const char *function, struct gyre *rt, int fd,
 		      int (*fn)(struct gyre *rt, int fd))
 {
 	struct call call = { .rt = rt, .fd = fd, .on_fd = fn };
-	enum gyre_status status = make(function, &call, on_fd);
+	enum gyre_status status = make(function, &call, GYRE__CALL_BRIEF, on_fd);
 
 	return status == GYRE_OK ? (int)call.res : gyre_status_errno(status);
 }
@@ -88,7 +90,7 @@ static void buffer_get(void *arg)
 enum gyre_status gyre__buffer_get_elsewhere(struct gyre *rt, size_t len, struct gyre_buffer **ret)
 {
 	struct call call = { .rt = rt, .len = len, .ret_buffer = ret };
-	enum gyre_status status = make("gyre_buffer_get", &call, buffer_get);
+	enum gyre_status status = make("gyre_buffer_get", &call, GYRE__CALL_BRIEF, buffer_get);
 
 	return status == GYRE_OK ? call.status : status;
 }
@@ -103,7 +105,7 @@ static void dump(void *arg)
 enum gyre_status gyre__dump_elsewhere(struct gyre *rt, int fd)
 {
 	struct call call = { .rt = rt, .fd = fd };
-	enum gyre_status status = make("gyre_dump", &call, dump);
+	enum gyre_status status = make("gyre_dump", &call, GYRE__CALL_LASTING, dump);
 
 	return status == GYRE_OK ? call.status : status;
 }
@@ -118,7 +120,7 @@ static void stats_write(void *arg)
 enum gyre_status gyre__stats_write_elsewhere(struct gyre *rt, int fd, enum gyre_format format)
 {
 	struct call call = { .rt = rt, .fd = fd, .format = format };
-	enum gyre_status status = make("gyre_stats_write", &call, stats_write);
+	enum gyre_status status = make("gyre_stats_write", &call, GYRE__CALL_LASTING, stats_write);
 
 	return status == GYRE_OK ? call.status : status;
 }

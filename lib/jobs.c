@@ -8,13 +8,10 @@
  * that may carry a cancel after it. One reference is the user's, one the job's,
  * and one that of a cancel on its way.
  *
- * Circles. A job ends after all of its tasks, so where one of them waits for
- * another job, that one must not wait for it in turn. Each job has at most one
- * who waits for it, so from a job that is about to wait there is one way up:
- * who waits for it, who waits for that one, and so on. Where it comes to the job
- * that is to be waited for, the wait would never end. Of gyre_block_on() the
- * edge is there before the job is, and as long; of gyre_job_wait() it comes and
- * goes, under waits_lock, under which every walk goes, too.
+ * Each job has at most one who waits for it: the handle says who, for lib/circle.c.
+ * Of gyre_block_on() that is noted before the job is there, and for as long; of
+ * gyre_job_wait(), where that would not end by itself, it comes and goes under
+ * gyre__waits_lock().
  *
  * The life of a handle is modelled in tests/models/job.pml: spawned_unref(),
  * control_start(), control_cancel(), run_from_thread(), cancel_spawned(),
@@ -27,6 +24,7 @@
 #include <string.h>
 
 #include "bridge.h"
+#include "circle.h"
 #include "context.h"
 #include "offload.h"
 #include "runtime.h"
@@ -38,8 +36,6 @@
 
 _Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_job_options) == OPTIONS_SIZE_0_1,
 	       "struct gyre_job_options has grown: handle the new field");
-
-static union gyre__mutex waits_lock = GYRE__MUTEX_INIT;
 
 /* ------------------------------------------------------------- options -- */
 
@@ -108,6 +104,7 @@ static void describe(struct gyre_job *handle, const struct gyre__thread *self, g
 	handle->unref = NULL;
 	gyre__store(&handle->word, GYRE__JOB_RUNS, relaxed);
 	gyre__store(&handle->waited_by, NULL, relaxed);
+	handle->owned = false;
 }
 
 static enum gyre_status check_job(const char *function, const struct gyre *rt, gyre_task_fn *fn,
@@ -187,81 +184,60 @@ static enum gyre_status report_end(const char *function, struct gyre__thread *se
 				 gyre_last_panic());
 }
 
-/* ------------------------------------------------------------- circles -- */
-
-/* Under waits_lock. From job up: does the end of handle's job wait for it? */
-static bool waits_for(struct gyre__job *job, const struct gyre_job *handle)
-{
-	while (job) {
-		if (job->handle == handle)
-			return true;
-		/* Acquire: whom it points at is alive as long as it does. */
-		job = gyre__load(&job->handle->waited_by, acquire);
-	}
-	return false;
-}
+/* --------------------------------------------------------- who waits -- */
 
 /*
- * GYRE_OK; GYRE_WOULD_DEADLOCK: the wait would never end; GYRE_BUSY: another task's edge is there.
+ * For a wait without end, which is noted for who looks for circles. GYRE_OK;
+ * GYRE_WOULD_DEADLOCK: it would never end; GYRE_BUSY: somebody else's is noted.
  */
 static enum gyre_status begin_waiting(struct gyre__thread *self, struct gyre_job *handle)
 {
-	struct gyre__job *job = gyre__thread_job(self);
+	struct gyre__thread *who = gyre__waiting_party(self);
 	enum gyre_status status = GYRE_OK;
 
-	if (!job)
+	if (!who)
 		return GYRE_OK;
-	gyre__sys->mutex_lock(&waits_lock);
-	if (waits_for(job, handle))
+	gyre__waits_lock();
+	/* Of its own job a task never sees the end, though that may cancel the wait. */
+	if ((self->task && self->task->job->handle == handle) || gyre__circle_with_job(who, handle))
 		status = GYRE_WOULD_DEADLOCK;
 	else if (gyre__load(&handle->waited_by, relaxed))
 		status = GYRE_BUSY;
 	else
-		gyre__store(&handle->waited_by, job, release);
-	gyre__sys->mutex_unlock(&waits_lock);
+		gyre__store(&handle->waited_by, who, release);
+	if (self->task)
+		self->task->awaits = status == GYRE_OK;
+	gyre__waits_unlock();
 	return status;
-}
-
-bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle)
-{
-	bool circle;
-
-	if (job->handle == handle)
-		return false;
-	gyre__sys->mutex_lock(&waits_lock);
-	circle = waits_for(job, handle);
-	gyre__sys->mutex_unlock(&waits_lock);
-	return circle;
-}
-
-static bool is_of(const struct gyre__job *job, const struct gyre *rt)
-{
-	const struct gyre__worker *worker = gyre__container_of(job->home, struct gyre__worker,
-							       tasks);
-
-	return worker->number < rt->crew->count && rt->crew->worker[worker->number] == worker;
-}
-
-bool gyre__job_keeps_open(struct gyre__job *job, const struct gyre *rt)
-{
-	bool found = false;
-
-	if (!job)
-		return false;
-	gyre__sys->mutex_lock(&waits_lock);
-	for (; job && !found; job = gyre__load(&job->handle->waited_by, acquire))
-		found = is_of(job, rt);
-	gyre__sys->mutex_unlock(&waits_lock);
-	return found;
 }
 
 static void end_waiting(struct gyre__thread *self, struct gyre_job *handle)
 {
-	if (!gyre__thread_job(self))
+	if (!gyre__waiting_party(self))
 		return;
-	gyre__sys->mutex_lock(&waits_lock);
+	gyre__waits_lock();
 	gyre__store(&handle->waited_by, NULL, release);
-	gyre__sys->mutex_unlock(&waits_lock);
+	gyre__waits_unlock();
+	if (self->task)
+		self->task->awaits = false;
+}
+
+/*
+ * For as long as the handle lives. Release: what has led up to self. Pairs with the
+ * load in lib/circle.c.
+ */
+static void wait_as_owner(struct gyre__thread *self, struct gyre_job *handle)
+{
+	handle->owned = true;
+	if (self->task)
+		self->task->awaits = true;
+	gyre__store(&handle->waited_by, gyre__waiting_party(self), release);
+}
+
+static void owner_has_waited(struct gyre__thread *self)
+{
+	if (self->task)
+		self->task->awaits = false;
 }
 
 /* ------------------------------------------------------------ spawned jobs -- */
@@ -534,7 +510,7 @@ static enum gyre_status run_elsewhere(struct gyre__thread *self, struct gyre *rt
 
 	if (!spawned)
 		return gyre__fail("gyre_block_on", GYRE_NO_MEMORY, "out of memory for a job");
-	gyre__store(&spawned->handle.waited_by, gyre__thread_job(self), release);
+	wait_as_owner(self, &spawned->handle);
 	status = send_spawned(self, rt, spawned, options);
 	if (status != GYRE_OK) {
 		gyre__store(&spawned->refs, 1, relaxed);
@@ -543,6 +519,7 @@ static enum gyre_status run_elsewhere(struct gyre__thread *self, struct gyre *rt
 		park_for_job(self, &spawned->handle, interrupt_far_job);
 		status = report_end("gyre_block_on", self, &spawned->handle, ret_result);
 	}
+	owner_has_waited(self);
 	spawned_unref(&spawned->handle);
 	return status;
 }
@@ -550,10 +527,11 @@ static enum gyre_status run_elsewhere(struct gyre__thread *self, struct gyre *rt
 static enum gyre_status run_at_home(struct gyre__thread *self, struct gyre_job *handle,
 				    int *ret_result)
 {
-	gyre__store(&handle->waited_by, self->task->job, release);
+	wait_as_owner(self, handle);
 	handle->home = &self->worker->tasks;
 	gyre__job_start(handle->home, handle);
 	park_for_job(self, handle, interrupt_own_job);
+	owner_has_waited(self);
 	gyre__context_drop(handle->context);	/* that of a job that never began */
 	return report_end("gyre_block_on", self, handle, ret_result);
 }
@@ -580,7 +558,7 @@ enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
 		status = run_at_home(self, &handle, ret_result);
 		goto out_leave;
 	}
-	gyre__store(&handle.waited_by, gyre__thread_job(self), release);
+	wait_as_owner(self, &handle);
 	gyre__helper_waits(self);
 	status = run_from_thread(self, rt, &handle, &checked);
 	gyre__helper_goes_on(self);
@@ -683,7 +661,8 @@ static enum gyre_status wait_for_end(struct gyre__thread *self, struct gyre_job 
 		gyre__task_yield(self->task);
 	if (timeout_ns == 0)
 		return gyre__job_has_ended(handle) ? GYRE_OK : wait_busy(GYRE_TIMED_OUT);
-	status = begin_waiting(self, handle);
+	/* A time-out ends any circle, and waits that end by themselves are no part of one. */
+	status = timeout_ns == GYRE_FOREVER ? begin_waiting(self, handle) : GYRE_OK;
 	if (status == GYRE_BUSY)
 		return wait_busy(GYRE_BUSY);
 	if (status != GYRE_OK)
@@ -692,7 +671,8 @@ static enum gyre_status wait_for_end(struct gyre__thread *self, struct gyre_job 
 				  "the handle is still good");
 	status = self->task ? wait_in_task(self, handle, timeout_ns) :
 			      wait_in_thread(self, handle, timeout_ns);
-	end_waiting(self, handle);
+	if (timeout_ns == GYRE_FOREVER)
+		end_waiting(self, handle);
 	return status;
 }
 

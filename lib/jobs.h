@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Jobs as seen from outside: started, waited for, cancelled, given up.
- *
- * gyre__would_deadlock() and the edges that it walks, see lib/jobs.c.
  */
 #ifndef GYRE_LIB_JOBS_H
 #define GYRE_LIB_JOBS_H
@@ -16,20 +14,11 @@
 /* For struct gyre__task_hooks: on the worker, before the first task of a job runs. */
 void gyre__jobs_begin_one(struct gyre__task *first, struct gyre_job *handle);
 
-/* For the same: does the end of target wait for that of task, through joins and jobs? */
-bool gyre__is_circle(const struct gyre__task *target, struct gyre__task *task);
-
-/* The same for jobs alone: does the end of handle's job wait for that of job? */
-bool gyre__job_waits_for(struct gyre__job *job, const struct gyre_job *handle);
-
 /* For functions that only tasks may call: what everybody else is told. */
 enum gyre_status gyre__refuse_no_task(const char *function);
 
 /* A new text for gyre_last_panic(); NULL: there was no memory for it. Taken over. */
 void gyre__note_panic(struct gyre__thread *self, char *text);
-
-/* Would the end of rt have to wait, through jobs of its own, for that of job? job may be NULL. */
-bool gyre__job_keeps_open(struct gyre__job *job, const struct gyre *rt);
 
 /*
  * The job on whose behalf the caller runs: its task's, or that of an offloaded function. NULL:

@@ -17,14 +17,18 @@
 struct offloaded {
 	struct gyre__offload_work work;
 	struct gyre__thread *caller;
+	struct gyre *rt;		/* whose helper runs it */
 	gyre_task_fn *fn;		/* a user's; or */
 	void (*own)(void *arg);		/* the library's */
+	enum gyre__call_kind kind;	/* own */
+	bool lasts;			/* own: it is what the reserve has that may last */
 	void *arg;
 	struct gyre__job *job;		/* on whose behalf */
 	struct gyre__context *context;	/* handed over to the helper */
 	jmp_buf base;			/* where a panic ends */
 
 	int result;
+	bool refused;			/* it has not run: no memory */
 	bool panicked;
 	char *panic;
 	enum gyre_status last_status;	/* own: of the helper's last call */
@@ -35,35 +39,18 @@ struct offloaded {
 
 /* ------------------------------------------------------------ the helper -- */
 
-static int begin_helper(void *arg)
-{
-	struct gyre__thread *self = gyre__thread_self();
-
-	if (!self)
-		return -ENOMEM;
-	self->helps = arg;
-	return 0;
-}
-
-static void finish_helper(void *arg)
-{
-	struct gyre__thread *self = gyre__self();
-
-	(void)arg;
-	self->helps = NULL;
-}
-
 enum gyre_status gyre__offload_open_for(struct gyre *rt)
 {
-	const struct gyre__offload_config config = {
+	struct gyre__offload_config config = {
 		.name = rt->settings.name,
 		.threads_max = rt->settings.offload_threads,
-		.begin = begin_helper,
-		.finish = finish_helper,
-		.arg = rt,
 	};
 	int rc = gyre__offload_open(&config, &rt->offload);
 
+	config.letter = 'r';
+	config.threads_max = GYRE__OFFLOAD_RESERVE;
+	if (rc >= 0)
+		rc = gyre__offload_open(&config, &rt->reserve);
 	return rc < 0 ? gyre__fail_system("gyre_open", rc, "the pool of helper threads") : GYRE_OK;
 }
 
@@ -75,14 +62,11 @@ static void note_last_call(struct offloaded *call, const struct gyre__thread *se
 	memcpy(call->last_error, self->last_error, sizeof(call->last_error));
 }
 
-/*
- * Where the thread's record could not be made, begin_helper() has failed, and user code finds none
- * either.
- */
 static void run_here(struct offloaded *call, struct gyre__thread *self)
 {
 	struct gyre__context *context = self->context;
 
+	self->helps = call->rt;
 	self->serves = call->job;
 	self->offloaded = call;
 	self->context = call->context;
@@ -98,6 +82,7 @@ static void run_here(struct offloaded *call, struct gyre__thread *self)
 	self->context = context;
 	self->offloaded = NULL;
 	self->serves = NULL;
+	self->helps = NULL;
 }
 
 /* Whoever waits, wherever it does: goes on, and takes the call's memory with it. */
@@ -109,6 +94,10 @@ static void tell(struct gyre__thread *caller)
 		gyre__reply_give(&caller->reply);
 }
 
+/*
+ * Without memory for the thread's record the call is refused: to leave it to other
+ * helpers, that may wait for whom it was made for, would be to wait for ever.
+ */
 static void run(struct gyre__offload_work *work)
 {
 	struct offloaded *call = gyre__container_of(work, struct offloaded, work);
@@ -117,10 +106,15 @@ static void run(struct gyre__offload_work *work)
 	if (self) {
 		run_here(call, self);
 	} else {
-		call->last_status = GYRE_NO_MEMORY;
+		call->refused = true;
 		gyre__context_drop(call->context);
 	}
 	tell(call->caller);
+}
+
+struct gyre__thread *gyre__offload_caller(const struct gyre__thread *helper)
+{
+	return helper->offloaded ? helper->offloaded->caller : NULL;
 }
 
 void gyre__offload_panic(char *text)
@@ -136,11 +130,75 @@ void gyre__offload_panic(char *text)
 
 /* ------------------------------------------------------------- the caller -- */
 
-static enum gyre_status report_unpushed(const char *function, int rc)
+/* All helpers wait for something that may be waiting for this: nobody would ever run it. */
+static bool nobody_is_free(struct gyre *rt)
+{
+	return gyre__load(&rt->helpers_waiting, seq_cst) >= rt->settings.offload_threads;
+}
+
+static enum gyre_status refuse_deadlock(const char *function, const struct gyre *rt)
+{
+	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "each of the %u helper threads waits for "
+			  "others already: raise offload_threads", rt->settings.offload_threads);
+}
+
+static enum gyre_status report_unpushed(const char *function, struct gyre *rt, int rc)
 {
 	if (rc == -ESHUTDOWN)
 		return gyre__fail(function, GYRE_CLOSED, "the runtime is closed");
+	if (nobody_is_free(rt))
+		return refuse_deadlock(function, rt);
 	return gyre__fail_system(function, rc, "start of a helper thread");
+}
+
+/* What the helper waits for in its turn, a task waits for, too. */
+static void note_wait(struct gyre__thread *self, bool waits)
+{
+	if (self->task)
+		self->task->awaits = waits;
+}
+
+static void end_lasting(struct offloaded *call)
+{
+	if (call->lasts)
+		gyre__store(&call->rt->reserve_lasts, 0, release);
+	call->lasts = false;
+}
+
+/* A user's: to one of offload_threads helpers, those that do not wait for others. */
+static int push_user(struct offloaded *call)
+{
+	return gyre__offload_push(call->rt->offload, &call->work,
+				  gyre__load(&call->rt->helpers_waiting, seq_cst));
+}
+
+/* May this one last, in the reserve? One at a time: acquire and release, for no more than that. */
+static bool may_last(struct gyre *rt, enum gyre__call_kind kind)
+{
+	uint32_t nobody = 0;
+
+	return kind == GYRE__CALL_BRIEF || gyre__cas(&rt->reserve_lasts, &nobody, 1, acq_rel);
+}
+
+/* The library's own: to whoever is free, then to the reserve, and in the end to whoever will be. */
+static int push_own(struct offloaded *call)
+{
+	struct gyre *rt = call->rt;
+	int rc = gyre__offload_push(rt->offload, &call->work, GYRE__OFFLOAD_AT_ONCE);
+
+	if (rc >= 0 || rc == -ESHUTDOWN)
+		return rc;
+	if (may_last(rt, call->kind)) {
+		call->lasts = call->kind != GYRE__CALL_BRIEF;
+		rc = gyre__offload_push(rt->reserve, &call->work, call->lasts ? 0 :
+					gyre__load(&rt->reserve_lasts, relaxed));
+		if (rc >= 0)
+			return rc;
+		end_lasting(call);
+	}
+	return gyre__offload_push(rt->offload, &call->work,
+				  gyre__thread_is_helped(call->caller) ?
+				  gyre__load(&rt->helpers_waiting, seq_cst) : 0);
 }
 
 /* GYRE_OK: it has run. */
@@ -154,47 +212,45 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 	if (status != GYRE_OK)
 		return status;
 	call->caller = self;
+	call->rt = rt;
 	call->job = gyre__thread_job(self);
 	call->work.run = run;
 	call->context = gyre__context_share(self->context);
+	note_wait(self, true);
 	if (!self->task)
 		gyre__reply_expect(&self->reply);
-	rc = gyre__offload_push(rt->offload, &call->work);
+	rc = call->own ? push_own(call) : push_user(call);
 	if (rc < 0) {
+		note_wait(self, false);
 		if (!self->task)
 			gyre__reply_forget(&self->reply);
 		gyre__context_drop(call->context);
-		return report_unpushed(function, rc);
+		return report_unpushed(function, rt, rc);
 	}
 	if (self->task)
 		gyre__task_park(self->task, &wait);
 	else
 		gyre__reply_await(&self->reply);
+	note_wait(self, false);
+	end_lasting(call);
+	if (call->refused)
+		return gyre__fail(function, GYRE_NO_MEMORY, "no memory for a helper thread's "
+				  "record");
 	return GYRE_OK;
 }
 
 void gyre__helper_waits(struct gyre__thread *self)
 {
-	if (self->helps)
-		gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
+	if (!self->helps)
+		return;
+	gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
+	gyre__offload_relieve(self->helps->offload);
 }
 
 void gyre__helper_goes_on(struct gyre__thread *self)
 {
 	if (self->helps)
 		gyre__fetch_sub(&self->helps->helpers_waiting, 1, seq_cst);
-}
-
-/* All helpers wait for something that may be waiting for this: nobody would ever run it. */
-static bool nobody_is_free(struct gyre *rt)
-{
-	return gyre__load(&rt->helpers_waiting, seq_cst) >= rt->settings.offload_threads;
-}
-
-static enum gyre_status refuse_deadlock(const char *function, const struct gyre *rt)
-{
-	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "each of the %u helper threads waits for "
-			  "others already: raise offload_threads", rt->settings.offload_threads);
 }
 
 static enum gyre_status offload(struct gyre__thread *self, struct gyre *rt, gyre_task_fn *fn,
@@ -237,22 +293,23 @@ enum gyre_status gyre_offload(struct gyre *rt, gyre_task_fn *fn, void *arg, int 
 }
 
 enum gyre_status gyre__elsewhere(const char *function, struct gyre__thread *self,
-				 void (*fn)(void *arg), void *arg)
+				 enum gyre__call_kind kind, void (*fn)(void *arg), void *arg)
 {
-	struct offloaded call = { .own = fn, .arg = arg };
-	enum gyre_status status = gyre__task_may_wait(self->task);
+	struct offloaded call = { .own = fn, .kind = kind, .arg = arg };
+	enum gyre_status status = GYRE_OK;
 
+	if (kind != GYRE__CALL_MUST)
+		status = gyre__task_may_wait(self->task);
 	if (status != GYRE_OK)
 		return gyre__fail(function, status, "the task was cancelled: it is to return");
-	/* Others have only to wait until a helper is free. */
-	if (gyre__unlikely(gyre__thread_is_helped(self)) && nobody_is_free(self->runtime))
-		return refuse_deadlock(function, self->runtime);
 	status = call_and_wait(function, self, self->runtime, &call);
 	if (status != GYRE_OK)
 		return status;
 	self->last_status = call.last_status;
 	self->last_effect = call.last_effect;
-	self->remarked = call.remarked;
+	self->remarked = false;
+	if (call.remarked)
+		gyre__thread_remarked(self);
 	memcpy(self->last_error, call.last_error, sizeof(self->last_error));
 	return GYRE_OK;
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "buffer.h"
+#include "circle.h"
 #include "durable.h"
 #include "dump.h"
 #include "jobs.h"
@@ -257,6 +258,7 @@ static void runtime_free(struct gyre *rt)
 	if (rt->guard)
 		gyre__sys->munmap((void *)(uintptr_t)rt->guard, GUARD_BYTES);
 	gyre__offload_free(rt->offload);
+	gyre__offload_free(rt->reserve);
 	gyre__durable_close(rt->durable);
 	gyre__sys->mutex_done(&rt->close_lock);
 	gyre__free(rt);
@@ -319,7 +321,8 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
 	if (gyre__must_go_elsewhere()) {
 		struct opening opening = { options, ret, GYRE_OK };
 
-		status = gyre__elsewhere("gyre_open", self, open_elsewhere, &opening);
+		status = gyre__elsewhere("gyre_open", self, GYRE__CALL_BRIEF, open_elsewhere,
+					 &opening);
 		return status == GYRE_OK ? opening.status : status;
 	}
 	if (!ret)
@@ -341,24 +344,31 @@ static void close_once(struct gyre *rt)
 	gyre__sys->mutex_lock(&rt->close_lock);
 	if (!rt->stopped) {
 		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
-		/* Tasks may have needed it until their end. */
+		/* Tasks may have needed them until their end. */
 		gyre__offload_close(rt->offload);
+		gyre__offload_close(rt->reserve);
 		rt->stopped = true;
 	}
 	gyre__sys->mutex_unlock(&rt->close_lock);
 }
 
-/* Its own tasks cannot wait for their end, but they can bring it about. */
-static enum gyre_status close_from_inside(struct gyre *rt)
+static void seal(struct gyre *rt)
 {
 	unsigned i;
 
 	gyre__store(&rt->closed, 1, seq_cst);
 	for (i = 0; i < rt->crew->count; i++)
 		gyre__ring_seal(&rt->crew->worker[i]->ring, rt->settings.drain_ns);
-	return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK,
-			  "a task of the runtime, or one for which such a task waits, cannot wait "
-			  "for its own end: the runtime takes no more calls, and ends without it");
+}
+
+/* Its own tasks cannot wait for their end, but they can bring it about. */
+static enum gyre_status close_from_inside(const char *function, struct gyre *rt,
+					  const char *rest)
+{
+	seal(rt);
+	return gyre__fail(function, GYRE_WOULD_DEADLOCK, "a task of the runtime, or one for which "
+			  "such a task waits, cannot wait for its own end: the runtime takes no "
+			  "more calls, and ends without it%s", rest);
 }
 
 static void close_elsewhere(void *arg)
@@ -368,8 +378,11 @@ static void close_elsewhere(void *arg)
 
 static enum gyre_status close_from_task(struct gyre__thread *self, struct gyre *rt)
 {
-	enum gyre_status status = gyre__elsewhere("gyre_close", self, close_elsewhere, rt);
+	enum gyre_status status = gyre__elsewhere("gyre_close", self, GYRE__CALL_LASTING,
+						  close_elsewhere, rt);
 
+	if (status == GYRE_WOULD_DEADLOCK)
+		seal(rt);
 	return status == GYRE_OK ? self->last_status : status;
 }
 
@@ -380,6 +393,7 @@ static void free_elsewhere(void *arg)
 
 enum gyre_status gyre_close(struct gyre *rt)
 {
+	struct gyre__closer closer;
 	struct gyre__thread *self;
 
 	if (!rt)
@@ -391,43 +405,77 @@ enum gyre_status gyre_close(struct gyre *rt)
 		return gyre__fail("gyre_close", GYRE_WOULD_DEADLOCK, "a prep closure may not wait");
 	if (gyre__runtime_is_forked(rt))	/* nothing here is the child's to stop */
 		return refuse_closed("gyre_close", rt);
-	if (gyre__job_keeps_open(gyre__thread_job(self), rt))
-		return close_from_inside(rt);
 	if (self->task)
-		return close_from_task(self, rt);
+		return gyre__circle_with_runtime(self, rt) ?
+		       close_from_inside("gyre_close", rt, "") : close_from_task(self, rt);
+	if (!gyre__closer_begin(&closer, self, rt))
+		return close_from_inside("gyre_close", rt, "");
 	gyre__store(&self->inside, rt, seq_cst);
 	close_once(rt);
+	gyre__closer_end(&closer, rt);
 	gyre__thread_leave(self);
 	return gyre__succeed();
 }
 
-void gyre_free(struct gyre *rt)
+static void free_in_child(struct gyre *rt)
 {
-	const struct gyre__thread *self = gyre__self();
+	gyre__runtime_unlist(rt);
+	gyre__threads_forget(rt);
+	gyre__crew_free(rt->crew);
+	gyre__buffer_pool_forget(rt);
+	runtime_free(rt);
+}
 
-	if (!rt)
-		return;
-	/* It waits, and cannot say no: not in a prep, nor in a task of rt. */
-	GYRE_ASSERT(!self || !self->worker || (self->running.task && self->runtime != rt));
-	/* Where no helper can be had, the worker itself has to wait: there is no way to say no. */
-	if (self && self->running.task &&
-	    gyre__elsewhere("gyre_free", gyre__thread_of_task(self->running.task), free_elsewhere,
-			    rt) == GYRE_OK)
-		return;
-	if (gyre__runtime_is_forked(rt)) {
-		gyre__runtime_unlist(rt);
-		gyre__threads_forget(rt);
-		gyre__crew_free(rt->crew);
-		gyre__buffer_pool_forget(rt);
-		runtime_free(rt);
+/*
+ * False: nothing has been done. Where nobody is left who could wait, it is as where
+ * nobody may; for want of memory or of a thread the worker itself has to wait.
+ */
+static bool free_from_task(struct gyre__thread *self, struct gyre *rt)
+{
+	enum gyre_status status = gyre__elsewhere("gyre_free", self, GYRE__CALL_MUST,
+						  free_elsewhere, rt);
+
+	if (status == GYRE_WOULD_DEADLOCK)
+		seal(rt);
+	return status == GYRE_OK || status == GYRE_WOULD_DEADLOCK;
+}
+
+/* self may be NULL: no record, and so neither a task nor a helper. */
+static void free_here(struct gyre__thread *self, struct gyre *rt)
+{
+	struct gyre__closer closer;
+
+	if (!gyre__closer_begin(&closer, self, rt)) {
+		close_from_inside("gyre_free", rt, "; it is not freed");
 		return;
 	}
 	close_once(rt);
 	gyre__runtime_unlist(rt);
 	gyre__threads_leave(rt);
+	gyre__closer_end(&closer, rt);
 	gyre__buffer_pool_close(rt);
 	gyre__crew_free(rt->crew);
 	runtime_free(rt);
+	if (self)
+		gyre__thread_succeed(self);
+}
+
+void gyre_free(struct gyre *rt)
+{
+	struct gyre__thread *self = gyre__self();
+
+	if (!rt)
+		return;
+	/* It waits, and cannot say no: not in a prep, nor in a task of rt. */
+	GYRE_ASSERT(!self || !self->worker || (self->running.task && self->runtime != rt));
+	if (gyre__runtime_is_forked(rt)) {
+		free_in_child(rt);
+		return;
+	}
+	if (self && self->running.task)
+		self = gyre__thread_of_task(self->running.task);
+	if (!self || !self->task || !free_from_task(self, rt))
+		free_here(self, rt);
 }
 
 /* ------------------------------------------------------------- looking -- */

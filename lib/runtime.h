@@ -19,6 +19,7 @@
 #include "workers/crew.h"
 
 struct gyre__buffer_pool;
+struct gyre__closer;
 struct gyre__durable;
 struct gyre__offload;
 
@@ -36,9 +37,12 @@ struct gyre {
 	struct gyre__settings settings;
 	union gyre__mutex close_lock;	/* one closer closes, the others wait for it */
 	bool stopped;			/* the crew is; under close_lock */
+	struct gyre__closer *closers;	/* who is waited for in turn; under gyre__waits_lock() */
 	struct gyre__buffer_pool *buffers;
 	struct gyre__durable *durable;
 	struct gyre__offload *offload;
+	struct gyre__offload *reserve;		/* see gyre__elsewhere() */
+	_Atomic uint32_t reserve_lasts;		/* one of its helpers has something that may last */
 
 	/* Of threads that have gone; under the lock of lib/thread.c. */
 	uint64_t calls, calls_in_caller;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "circle.h"
 #include "context.h"
 #include "jobs.h"
 #include "offload.h"
@@ -52,89 +53,35 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 	return GYRE_OK;
 }
 
-/* For the end of another, or for the worker local that it makes. */
-static bool waits_for_another(const struct gyre__task *task)
-{
-	return task->joining || task->joins_all || task->local_waits;
-}
-
-/* Behind the last of those met in this walk, unless it is there already: the last one. */
-static struct gyre__task *meet(struct gyre__task *last, struct gyre__task *waiter, uint64_t walk)
-{
-	if (!waiter || waiter->walk == walk)
-		return last;
-	waiter->walk = walk;
-	waiter->walk_next = NULL;
-	last->walk_next = waiter;
-	return waiter;
-}
-
 /*
- * All that wait, through joins and worker locals, for task: task itself, and from
- * there on through walk_next. Each once, and without recursion: there may be
- * thousands, and the stack is a task's.
+ * From here on task is noted as the one that joins target, of the same job and not
+ * ended yet. Most targets wait for nobody: then there is no circle to be closed, and
+ * nobody else to see this.
  */
-static void collect_waiters(struct gyre__task *task)
+static enum gyre_status begin_join(struct gyre__task *task, struct gyre__task *target,
+				   bool cancelled)
 {
-	uint64_t walk = ++task->home->walks;
-	struct gyre__task *last = task, *waiter;
-	const struct gyre__local_entry *entry;
+	struct gyre__thread *self = gyre__thread_of_task(task);
+	bool tangled = gyre__task_is_tangled(target), circle = target == task;
 
-	task->walk = walk;
-	task->walk_next = NULL;
-	for (; task; task = task->walk_next) {
-		last = meet(last, task->joiner, walk);
-		if (task->parent && task->parent->joins_all)
-			last = meet(last, task->parent, walk);
-		for (entry = task->local_makes; entry; entry = entry->outer)
-			for (waiter = entry->waiting; waiter; waiter = waiter->local_next)
-				last = meet(last, waiter, walk);
+	if (gyre__unlikely(tangled)) {
+		gyre__waits_lock();
+		circle = gyre__circle_with_task(self, target, cancelled);
 	}
-}
-
-/* Does target wait, through joins and worker locals, for task? */
-static bool joins(const struct gyre__task *target, struct gyre__task *task)
-{
-	if (target == task || !waits_for_another(target))
-		return target == task;
-	collect_waiters(task);
-	while (task && task != target)
-		task = task->walk_next;
-	return task;
-}
-
-/* The same of one of those that task has started. */
-static bool child_joins(struct gyre__task *task)
-{
-	const struct gyre__task *child = task->children, *waiter;
-
-	while (child && !waits_for_another(child))
-		child = child->child_next;
-	if (!child)
-		return false;
-	collect_waiters(task);
-	for (waiter = task; waiter; waiter = waiter->walk_next)
-		if (waiter->parent == task)
-			return true;
-	return false;
-}
-
-bool gyre__is_circle(const struct gyre__task *target, struct gyre__task *task)
-{
-	return joins(target, task) || gyre__job_waits_for(task->job, target->job->handle);
-}
-
-/* Of a task of the same job that has not ended. */
-static enum gyre_status check_join(struct gyre__task *task, const struct gyre__task *target)
-{
-	if (joins(target, task))
+	if (!circle && !target->joiner) {
+		target->joiner = task;
+		task->joining = target;
+	}
+	if (gyre__unlikely(tangled))
+		gyre__waits_unlock();
+	if (gyre__likely(task->joining))
+		return GYRE_OK;
+	if (circle)
 		return gyre__fail("gyre_join", GYRE_WOULD_DEADLOCK, "%s", target == task ?
 				  "a task cannot wait for its own end" :
-				  "that task waits, through joins or a worker local, for the end "
-				  "of this one");
-	if (target->joiner)
-		return gyre__fail("gyre_join", GYRE_INVALID, "another task joins it already");
-	return GYRE_OK;
+				  "that task waits, through joins, jobs or a worker local, for the "
+				  "end of this one");
+	return gyre__fail("gyre_join", GYRE_INVALID, "another task joins it already");
 }
 
 static void interrupt_join(struct gyre__task *task, struct gyre__wait *wait)
@@ -163,14 +110,12 @@ static enum gyre_status wait_and_join(struct gyre__task *task, struct gyre__task
 				      bool cancelled, int *ret_result)
 {
 	struct gyre__wait wait = { .what = "gyre_join", .interrupt = interrupt_join };
-	enum gyre_status status = check_join(task, target);
+	enum gyre_status status = begin_join(task, target, cancelled);
 
 	if (gyre__unlikely(status != GYRE_OK))
 		return status;
 	if (gyre__unlikely(cancelled))
 		gyre__task_cancel(target);
-	target->joiner = task;
-	task->joining = target;
 	gyre__task_park(task, &wait);
 	return report_join(task, task->joined_end, task->joined_result, ret_result);
 }
@@ -210,6 +155,26 @@ static void interrupt_join_all(struct gyre__task *task, struct gyre__wait *wait)
 		gyre__task_cancel(child);
 }
 
+/* The same as begin_join(), for all that task has started. False: one of them waits for it. */
+static bool begin_join_all(struct gyre__task *task)
+{
+	struct gyre__thread *self = gyre__thread_of_task(task);
+	const struct gyre__task *child = task->children;
+	bool circle;
+
+	while (child && !gyre__task_is_tangled(child))
+		child = child->child_next;
+	if (!child) {
+		task->joins_all = task->children != NULL;
+		return true;
+	}
+	gyre__waits_lock();
+	circle = gyre__circle_with_children(self);
+	task->joins_all = !circle;
+	gyre__waits_unlock();
+	return !circle;
+}
+
 enum gyre_status gyre_join_all(void)
 {
 	struct gyre__task *task = gyre__current_task();
@@ -219,11 +184,10 @@ enum gyre_status gyre_join_all(void)
 		return gyre__refuse_no_task(__func__);
 	if (gyre__unlikely(gyre__task_may_wait(task) != GYRE_OK))
 		interrupt_join_all(task, &wait);
-	if (child_joins(task))
+	if (!begin_join_all(task))
 		return gyre__fail(__func__, GYRE_WOULD_DEADLOCK, "a task that this one started "
-				  "waits, through joins or a worker local, for this one");
-	if (task->children) {
-		task->joins_all = true;
+				  "waits, through joins, jobs or a worker local, for this one");
+	if (task->joins_all) {
 		gyre__task_park(task, &wait);
 		task->joins_all = false;
 	}
@@ -361,15 +325,28 @@ static void *refuse_memory(const char *function, size_t size)
 	return NULL;
 }
 
+/* What task has asked for, or NULL. Whatever call has noted something was not the last one. */
+static void *note_memory(const char *function, struct gyre__task *task, void *ptr, size_t size)
+{
+	if (gyre__unlikely(!ptr))
+		return refuse_memory(function, size);
+	if (gyre__unlikely(!task->arena)) {
+		struct gyre__thread *thread = gyre__self();
+
+		thread->running.arena = task->arena = &task->job->arena;
+		gyre__thread_succeed(gyre__thread_of_task(task));
+	}
+	return ptr;
+}
+
 /* Apart, for what is usual to need no frame. */
 __attribute__((__noinline__))
 static void *alloc_slow(size_t size)
 {
-	const struct gyre__task *task = gyre__current_task();
-	void *ptr = task ? gyre__arena_alloc_slow(&task->job->arena, size, GYRE__ARENA_ALIGN) :
-			   NULL;
+	struct gyre__task *task = gyre__current_task();
+	void *ptr = task ? gyre__arena_alloc(&task->job->arena, size) : NULL;
 
-	return ptr ? ptr : refuse_memory("gyre_alloc", size);
+	return note_memory("gyre_alloc", task, ptr, size);
 }
 
 void *gyre_alloc(size_t size)
@@ -395,7 +372,7 @@ void *gyre_alloc_aligned(size_t size, size_t align)
 		return NULL;
 	}
 	ptr = gyre__arena_alloc_slow(&task->job->arena, size, align);
-	return ptr ? ptr : refuse_memory(__func__, size);
+	return note_memory(__func__, task, ptr, size);
 }
 
 char *gyre_strdup(const char *text)
@@ -410,7 +387,9 @@ char *gyre_strdup(const char *text)
 	}
 	size = strlen(text) + 1;
 	copy = task ? gyre__arena_alloc(&task->job->arena, size) : NULL;
-	return copy ? memcpy(copy, text, size) : refuse_memory(__func__, size);
+	if (copy)
+		memcpy(copy, text, size);
+	return note_memory(__func__, task, copy, size);
 }
 
 enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)

@@ -175,6 +175,7 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 	self->last_status = GYRE_OK;
 	self->last_effect = GYRE_EFFECT_NONE;
 	self->remarked = false;
+	self->walk = 0;
 	task->upper_made = true;
 	return self;
 }
@@ -393,21 +394,45 @@ void gyre__threads_count(struct gyre *rt, uint64_t *calls, uint64_t *calls_in_ca
 
 /* ------------------------------------------------------- the last call -- */
 
+/* As much of text as fits behind the first n bytes; how many there are then. */
+static size_t append(struct gyre__thread *self, size_t n, const char *text)
+{
+	size_t left = sizeof(self->last_error) - 1 - n, len = strnlen(text, left);
+
+	memcpy(self->last_error + n, text, len);
+	self->last_error[n + len] = '\0';
+	return n + len;
+}
+
+/*
+ * Most texts have nothing to be filled in. To format them would touch another page
+ * of each sleeping task's stack when very many are cancelled.
+ */
+__attribute__((__format__(__printf__, 3, 0)))
+static void note_text(struct gyre__thread *self, const char *function, const char *format,
+		      va_list args)
+{
+	size_t n = append(self, append(self, 0, function), ": ");
+
+	if (!strchr(format, '%'))
+		append(self, n, format);
+	else
+		vsnprintf(self->last_error + n, sizeof(self->last_error) - n, format, args);
+}
+
 __attribute__((__format__(__printf__, 4, 0)))
 static enum gyre_status note_failure(const char *function, enum gyre_status status,
 				     enum gyre_effect effect, const char *format, va_list args)
 {
 	struct gyre__thread *self = gyre__thread_self();
 	int saved_errno = errno;
-	int n;
 
 	if (!self)
 		return status;
 	self->last_status = status;
 	self->last_effect = effect;
-	self->remarked = true;
-	n = snprintf(self->last_error, sizeof(self->last_error), "%s: ", function);
-	vsnprintf(self->last_error + n, sizeof(self->last_error) - (size_t)n, format, args);
+	gyre__thread_remarked(self);
+	note_text(self, function, format, args);
 	errno = saved_errno;
 	return status;
 }

@@ -85,6 +85,12 @@ struct gyre__thread {
 	bool remarked;
 	char last_error[256];
 
+	/* Of the latest walk that has met it: lib/circle.c, under its lock. */
+	uint64_t walk;
+	struct gyre__thread *walk_next;
+	bool walk_pending;
+	uint8_t firm;
+
 	/* A thread's alone: a task's record ends above. */
 	struct gyre__thread *next, *prev;
 	struct gyre__cache_hint cache_hints[GYRE__CACHE_HINTS];	/* a worker's, for its tasks */
@@ -182,6 +188,21 @@ void gyre__remark(const char *function, enum gyre_effect effect, const char *for
 
 /* Notes success; returns GYRE_OK. */
 enum gyre_status gyre__succeed(void);
+
+/*
+ * The last call of self, which makes it, has more to be told of than success. The
+ * next allocation of a task has to note otherwise, so its fast path is closed until then.
+ */
+static inline void gyre__thread_remarked(struct gyre__thread *self)
+{
+	struct gyre__thread *thread = gyre__self();
+
+	self->remarked = true;
+	if (!self->task)
+		return;
+	self->task->arena = NULL;
+	thread->running.arena = NULL;
+}
 
 static inline void gyre__thread_succeed(struct gyre__thread *self)
 {

@@ -802,6 +802,76 @@ TEST(a_direct_write_that_may_not_flush_is_written_and_then_flushed)
 	close_faulty(rt);
 }
 
+/* What the worker hands to the kernel, in which RWF_DSYNC becomes a flag that no kernel knows. */
+struct refusal {
+	struct gyre *rt;
+	unsigned refused, plain, flushes;
+};
+
+#define RWF_UNKNOWN	0x40000000
+
+static int refuse_dsync(enum gyre__fault_call call, int fd, const void *site, void *arg)
+{
+	struct refusal *refusal = arg;
+	struct gyre__ring *ring = &refusal->rt->crew->worker[0]->ring;
+	const struct io_uring_sq *sq = &ring->uring.sq;
+	unsigned i;
+
+	for (i = *sq->khead; i != ring->sq_tail; i++) {
+		struct io_uring_sqe *sqe = &sq->sqes[i & sq->ring_mask];
+		bool writes = sqe->opcode == IORING_OP_WRITE || sqe->opcode == IORING_OP_WRITEV;
+
+		if (writes && (sqe->rw_flags & RWF_DSYNC)) {
+			sqe->rw_flags |= RWF_UNKNOWN;
+			refusal->refused++;
+		} else if (writes) {
+			refusal->plain++;
+		}
+		refusal->flushes += sqe->opcode == IORING_OP_FSYNC;
+	}
+	(void)call;
+	(void)fd;
+	(void)site;
+	return 0;
+}
+
+/* As above, with all that goes through the ring. */
+TEST(a_write_that_may_not_flush_is_written_and_then_flushed_through_the_ring)
+{
+	unsigned direct;
+
+	for (direct = 0; direct < 2; direct++) {
+		struct refusal refusal = { .rt = open_faulty("ring") };
+		int fd = direct ? direct_file(BLOCK) : test_file(BLOCK);
+		char read_back[3];
+		void *block;
+
+		test_row("%s", direct ? "O_DIRECT" : "cached");
+		expect_eq(posix_memalign(&block, BLOCK, BLOCK), 0);
+		memset(block, 'x', BLOCK);
+		gyre__fault_hook(GYRE__FAULT_uring_enter, refuse_dsync, &refusal);
+		expect_eq(gyre_write_durable(refusal.rt, fd, block, BLOCK, 0), BLOCK);
+		expect_status(gyre_last_status(), GYRE_OK);
+		gyre__fault_hook(GYRE__FAULT_uring_enter, NULL, NULL);
+		expect_eq(test_stat(refusal.rt, durable_by_group), 1);
+		expect_eq(test_stat(refusal.rt, durable_by_ring), 0);
+		expect_eq(test_stat(refusal.rt, durable_flushes), 1);
+		expect_eq(test_stat(refusal.rt, durable_failed_files), 0);
+		expect_eq(gyre__fault_count(GYRE__FAULT_pwritev2), 0);
+		expect_eq(gyre__fault_count(GYRE__FAULT_fdatasync), 0);
+		free(block);
+		if (!direct) {
+			expect_eq(pread(fd, read_back, 3, BLOCK - 3), 3);
+			expect_eq(memcmp(read_back, "xxx", 3), 0);
+		}
+		close(fd);
+		close_faulty(refusal.rt);
+		expect_eq(refusal.refused, 1);
+		expect_eq(refusal.plain, 1);
+		expect_eq(refusal.flushes, 1);
+	}
+}
+
 /* With O_DSYNC each write flushes, which this one may not: its caller is told. */
 TEST(a_refused_flush_is_the_callers_where_there_is_no_other_way)
 {

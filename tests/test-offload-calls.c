@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "helpers.h"
+#include "ring/sys_fault.h"
 
 #define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
 
@@ -401,18 +403,24 @@ TEST(files_go_on_while_a_helper_waits_for_who_uses_them)
 static int task_without_helper(void *arg)
 {
 	struct gyre_buffer *buffer = NULL;
+	struct gyre *other = NULL;
 	int fd = test_file(100);
+	char *text;
 
-	expect_eq(gyre_durable_reset(NULL, fd), -EDEADLK);
-	expect_status(gyre_last_status(), GYRE_WOULD_DEADLOCK);
-	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
-	expect_contains(gyre_last_error(), "gyre_durable_reset");
-	expect_contains(gyre_last_error(), "offload_threads");
-	expect_eq(gyre_close_fd(NULL, fd), -EDEADLK);
-	expect_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
-	expect_status(gyre_dump(NULL, fd), GYRE_WOULD_DEADLOCK);
-	expect_status(gyre_buffer_get(NULL, 1 << 20, &buffer), GYRE_WOULD_DEADLOCK);
-	close(fd);
+	expect_status(gyre_offload(NULL, offloaded_square, (void *)2, NULL), GYRE_WOULD_DEADLOCK);
+	expect_eq(gyre_durable_reset(NULL, fd), 0);
+	expect_status(gyre_dump(NULL, fd), GYRE_OK);
+	text = test_slurp(fd);
+	expect_contains(text, "helper threads in reserve: ");
+	free(text);
+	expect_eq(gyre_fsync(NULL, fd), 0);
+	expect_status(gyre_buffer_get(NULL, 1 << 20, &buffer), GYRE_OK);
+	gyre_buffer_put(buffer);
+	expect_eq(gyre_close_fd(NULL, fd), 0);
+	expect_status(gyre_open(NULL, &other), GYRE_OK);
+	expect_status(gyre_close(other), GYRE_OK);
+	gyre_free(other);
+	expect_status(gyre_last_status(), GYRE_OK);
 	if (arg)
 		test_block_on(NULL, task_without_helper, NULL);
 	return 4;
@@ -423,7 +431,7 @@ static int offloaded_without_helper(void *rt)
 	return test_block_on(rt, task_without_helper, rt);
 }
 
-TEST(files_would_deadlock_where_the_only_helper_waits_for_who_uses_them)
+TEST(the_librarys_own_calls_have_helpers_in_reserve_where_all_wait_for_who_makes_them)
 {
 	struct gyre *rt = open_with_helpers(1);
 
@@ -432,11 +440,95 @@ TEST(files_would_deadlock_where_the_only_helper_waits_for_who_uses_them)
 	gyre_free(rt);
 }
 
-/* Who has nothing to do with what the helper waits for gets it when that is over. */
+/* A dump into a pipe that is full takes the one place in the reserve for what may last. */
+struct lasting {
+	struct gyre *rt, *other;
+	struct test_pipe pipe;
+	atomic_uint dumps;
+};
+
+static int task_dump_to_pipe(void *arg)
+{
+	struct lasting *lasting = arg;
+
+	atomic_store(&lasting->dumps, 1);
+	expect_status(gyre_dump(NULL, lasting->pipe.w), GYRE_OK);
+	atomic_store(&lasting->dumps, 2);
+	return 0;
+}
+
+static void *read_all(void *arg)
+{
+	struct lasting *lasting = arg;
+	char bytes[4096];
+
+	while (read(lasting->pipe.r, bytes, sizeof(bytes)) > 0)
+		;
+	return NULL;
+}
+
+static bool lives(const char *name)
+{
+	int tid;
+
+	return test_find_thread(name, &tid) > 0;
+}
+
+static int task_beside_dump(void *arg)
+{
+	struct lasting *lasting = arg;
+	int fd = test_file(100);
+	pthread_t reader;
+
+	expect_status(gyre_go(task_dump_to_pipe, lasting, NULL), GYRE_OK);
+	while (!lives("gyre-r0"))
+		gyre_yield();
+	/* Brief ones go on; another one that may last is refused, and what it closes is sealed. */
+	expect_eq(gyre_durable_reset(NULL, fd), 0);
+	expect_eq(gyre_close_fd(NULL, fd), 0);
+	expect_eq(atomic_load(&lasting->dumps), 1);
+	expect_status(gyre_close(lasting->other), GYRE_WOULD_DEADLOCK);
+	expect_contains(gyre_last_error(), "offload_threads");
+	expect_status(gyre_call(lasting->other, prep_nop, NULL, NULL), GYRE_CLOSED);
+	gyre_free(lasting->other);
+	expect_status(gyre_last_status(), GYRE_WOULD_DEADLOCK);
+	expect_eq(pthread_create(&reader, NULL, read_all, lasting), 0);
+	expect_status(gyre_join_all(), GYRE_OK);
+	close(lasting->pipe.w);
+	pthread_join(reader, NULL);
+	expect_status(gyre_close(lasting->other), GYRE_OK);
+	gyre_free(lasting->other);
+	expect_status(gyre_last_status(), GYRE_OK);
+	return 5;
+}
+
+static int offloaded_beside_dump(void *arg)
+{
+	struct lasting *lasting = arg;
+
+	return test_block_on(lasting->rt, task_beside_dump, lasting);
+}
+
+TEST(what_may_last_takes_one_helper_of_the_reserve_and_no_more)
+{
+	struct lasting lasting = { .rt = open_with_helpers(1), .other = test_open_workers(1),
+				   .pipe = test_pipe() };
+	char full = 'x';
+
+	expect_eq(fcntl(lasting.pipe.w, F_SETFL, O_NONBLOCK), 0);
+	while (write(lasting.pipe.w, &full, 1) == 1)
+		;
+	expect_eq(fcntl(lasting.pipe.w, F_SETFL, 0), 0);
+	expect_eq(offload(lasting.rt, offloaded_beside_dump, &lasting), 5);
+	close(lasting.pipe.r);
+	gyre_free(lasting.rt);
+}
+
+/* Who has nothing to do with what the helper waits for need not wait for it, either. */
 struct patience {
 	struct gyre *rt;
 	struct test_pipe pipe;
-	atomic_uint waits, asks;
+	atomic_uint waits;
 };
 
 static int task_until_told(void *arg)
@@ -456,14 +548,6 @@ static int offloaded_until_told(void *arg)
 	return test_block_on(patience->rt, task_until_told, patience);
 }
 
-static int task_patient(void *arg)
-{
-	struct patience *patience = arg;
-
-	atomic_store(&patience->asks, 1);
-	return task_needs_helper(NULL);
-}
-
 static void *offload_until_told(void *arg)
 {
 	struct patience *patience = arg;
@@ -472,7 +556,7 @@ static void *offload_until_told(void *arg)
 	return NULL;
 }
 
-TEST(files_of_others_wait_until_the_helper_is_free)
+TEST(files_of_others_do_not_wait_until_the_helper_is_free)
 {
 	struct patience patience = { .rt = open_with_helpers(1), .pipe = test_pipe() };
 	struct gyre_job *job;
@@ -481,12 +565,10 @@ TEST(files_of_others_wait_until_the_helper_is_free)
 
 	expect_eq(pthread_create(&caller, NULL, offload_until_told, &patience), 0);
 	await(atomic_load(&patience.waits));
-	job = test_spawn(patience.rt, task_patient, &patience);
-	await(atomic_load(&patience.asks));
-	expect_status(gyre_job_wait(job, 1000000, NULL), GYRE_BUSY);
-	expect_eq(write(patience.pipe.w, "x", 1), 1);
+	job = test_spawn(patience.rt, task_needs_helper, NULL);
 	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), GYRE_OK);
 	expect_eq(result, 4);
+	expect_eq(write(patience.pipe.w, "x", 1), 1);
 	pthread_join(caller, NULL);
 	gyre_free(patience.rt);
 	test_pipe_close(&patience.pipe);
@@ -642,6 +724,28 @@ TEST(what_cannot_be_is_refused_in_words)
 	expect_status(gyre_offload(rt, offloaded_square, NULL, &result), GYRE_CLOSED);
 	expect_eq(result, 4711);
 	gyre_free(rt);
+}
+
+static int task_offloads_in_vain(void *arg)
+{
+	(void)arg;
+	expect_status(gyre_offload(NULL, offloaded_square, (void *)3, NULL), GYRE_NO_MEMORY);
+	return 0;
+}
+
+TEST(helper_that_gets_no_memory_for_its_record_refuses_the_call_and_serves_the_next)
+{
+	struct gyre *rt;
+
+	gyre__fault_install();
+	rt = open_with_helpers(1);
+	gyre__fault_set_on("gyre-h0", GYRE__FAULT_alloc, 0, 2, -ENOMEM);
+	expect_status(gyre_offload(rt, offloaded_square, (void *)3, NULL), GYRE_NO_MEMORY);
+	expect_contains(gyre_last_error(), "gyre_offload");
+	test_block_on(rt, task_offloads_in_vain, NULL);
+	expect_eq(offload(rt, offloaded_square, (void *)3), 9);
+	gyre_free(rt);
+	gyre__fault_remove();
 }
 
 static int offloaded_into_another(void *arg)

@@ -168,6 +168,87 @@ TEST(panic_in_a_defer_lets_the_others_run_and_the_first_text_is_kept)
 	gyre_free(rt);
 }
 
+#define DEFERS	100000
+
+static int task_defers_many_panics(void *arg)
+{
+	unsigned i;
+
+	for (i = 0; i < DEFERS; i++)
+		expect_status(gyre_defer(panicking_defer, arg), GYRE_OK);
+	return 0;
+}
+
+static int task_defers_many_panics_and_panics(void *arg)
+{
+	task_defers_many_panics(arg);
+	gyre_panic("the task");
+}
+
+TEST(a_hundred_thousand_defers_that_panic_need_no_more_stack_than_one)
+{
+	gyre_task_fn *const fns[] = { task_defers_many_panics, task_defers_many_panics_and_panics };
+	struct gyre_job_options options = { .size = sizeof(options), .stack_size = 16 << 10 };
+	struct gyre *rt = test_open_workers(1);
+	unsigned i;
+
+	for (i = 0; i < 2; i++) {
+		atomic_uint ran = 0;
+
+		test_row("%s", i ? "after a panic" : "after a return");
+		expect_status(gyre_block_on(rt, fns[i], &ran, &options, NULL), GYRE_RESPONSE_LOST);
+		expect_eq(ran, DEFERS);
+		expect_contains(gyre_last_panic(), i ? "the task" : "a defer");
+	}
+	gyre_free(rt);
+}
+
+/* A defer that panics while it makes a local: somebody else makes it then. */
+static struct gyre_local doomed;
+static unsigned creates;
+
+static void *create_in_vain(void *arg)
+{
+	if (creates++ == 0)
+		gyre_panic("create");
+	return arg;
+}
+
+static void making_defer(void *arg)
+{
+	void *value;
+
+	gyre_local_get(&doomed, &value);
+	(void)arg;
+}
+
+static void getting_defer(void *arg)
+{
+	void *value;
+
+	expect_status(gyre_local_get(&doomed, &value), GYRE_OK);
+	expect(value == arg);
+}
+
+static int task_makes_in_defer(void *arg)
+{
+	expect_status(gyre_defer(getting_defer, arg), GYRE_OK);
+	expect_status(gyre_defer(making_defer, arg), GYRE_OK);
+	return 0;
+}
+
+TEST(panic_in_a_create_in_a_defer_leaves_the_local_to_the_next_defer)
+{
+	struct gyre *rt = test_open_workers(1);
+
+	doomed = (struct gyre_local)GYRE_LOCAL_INIT(create_in_vain, NULL, &creates);
+	expect_status(gyre_block_on(rt, task_makes_in_defer, &creates, NULL, NULL),
+		      GYRE_RESPONSE_LOST);
+	expect_contains(gyre_last_panic(), "create");
+	expect_eq(creates, 2);
+	gyre_free(rt);
+}
+
 static int task_catch(void *arg)
 {
 	struct gyre_job_options options = { .size = sizeof(options),

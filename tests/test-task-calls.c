@@ -543,4 +543,69 @@ TEST(free_in_a_task_of_its_own_asserts)
 	test_asserts(free_in_own_task, NULL);
 }
 
+/* ------------------------------------------------- how the last call ended -- */
+
+static int task_fail_and_allocate(void *arg)
+{
+	unsigned way, turn;
+	char *text;
+
+	for (way = 0; way < 3; way++)
+		for (turn = 0; turn < 2; turn++) {
+			test_row("way %u, %s", way, turn ? "after others' turn" : "at once");
+			expect_status(gyre_call(NULL, NULL, NULL, NULL), GYRE_INVALID);
+			if (turn)
+				gyre_yield();
+			expect_status(gyre_last_status(), GYRE_INVALID);
+			text = way == 0 ? gyre_alloc(8) : way == 1 ? gyre_alloc_aligned(8, 64) :
+			       gyre_strdup("text");
+			expect(text);
+			expect_status(gyre_last_status(), GYRE_OK);
+			expect_eq(gyre_last_effect(), GYRE_EFFECT_DONE);
+			expect_contains(gyre_last_error(), "no error");
+		}
+	/* A remark is no status, and over as well. */
+	expect_eq(gyre_close_fd(NULL, test_closed_fd()), -EBADF);
+	expect(gyre_alloc(8));
+	expect_contains(gyre_last_error(), "no error");
+	expect(!gyre_alloc(SIZE_MAX));
+	expect_status(gyre_last_status(), GYRE_NO_MEMORY);
+	expect(gyre_alloc(8));
+	expect_status(gyre_last_status(), GYRE_OK);
+	(void)arg;
+	return 0;
+}
+
+/* It always has something to tell, and its neighbour's allocations do not change that. */
+static int task_keep_failing(void *arg)
+{
+	unsigned i;
+
+	for (i = 0; i < 20; i++) {
+		expect_status(gyre_call(NULL, NULL, NULL, NULL), GYRE_INVALID);
+		gyre_yield();
+		expect_status(gyre_last_status(), GYRE_INVALID);
+	}
+	(void)arg;
+	return 0;
+}
+
+static int task_two_that_fail(void *arg)
+{
+	expect_status(gyre_go(task_keep_failing, arg, NULL), GYRE_OK);
+	expect_status(gyre_go(task_fail_and_allocate, arg, NULL), GYRE_OK);
+	expect_status(gyre_go(task_keep_failing, arg, NULL), GYRE_OK);
+	expect_status(gyre_join_all(), GYRE_OK);
+	return 0;
+}
+
+TEST(allocation_is_a_last_call_like_others)
+{
+	struct gyre *rt = test_open_workers(1);
+
+	test_block_on(rt, task_fail_and_allocate, NULL);
+	test_block_on(rt, task_two_that_fail, NULL);
+	gyre_free(rt);
+}
+
 TEST_MAIN()

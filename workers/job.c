@@ -288,6 +288,7 @@ static struct gyre__job *job_new(struct gyre__tasks *tasks, struct gyre_job *han
 		job->first = gyre__job_go(job, NULL, handle->fn, arg, NULL);
 	if (!job->first)
 		goto out_arena;
+	job->first->is_first = true;
 	return job;
 
 out_arena:

@@ -22,6 +22,7 @@
 #define GYRE__JOBS_MAX		(1u << 20)	/* of one worker, alive at the same time */
 #define GYRE__PANIC_MAX		512		/* bytes of a panic's text */
 
+struct gyre__thread;
 struct gyre__worker;
 
 /* gyre_job.word, but for the address of a waiter. */
@@ -51,10 +52,12 @@ struct gyre_job {
 	char *panic;
 
 	/*
-	 * A job of which a task waits for this one: the upper floor's, to see circles
-	 * by. Set for as long as the handle lives, or changed under a lock of its.
+	 * Who waits for this job until it ends, as far as circles are concerned: the
+	 * upper floor's. Set for as long as the handle lives, or changed under
+	 * gyre__waits_lock().
 	 */
-	_Atomic(struct gyre__job *) waited_by;
+	_Atomic(struct gyre__thread *) waited_by;
+	bool owned;			/* by who waits: its own cancel is handed on to this job */
 	struct gyre__tasks *home;	/* where it runs */
 	struct gyre__job *job;		/* its worker's: while it runs there */
 	/* The upper floor's: one of its helpers has brought it about. */

@@ -139,21 +139,32 @@ static void interrupt_wait(struct gyre__task *task, struct gyre__wait *wait)
 	struct gyre__task **at = &task->local_waits->waiting;
 
 	(void)wait;
+	gyre__waits_lock();
 	while (*at != task)
 		at = &(*at)->local_next;
 	*at = task->local_next;
+	gyre__waits_unlock();
 	task->local_waits = NULL;
 	gyre__task_ready(task);
 }
 
-static void wait_for_maker(struct gyre__task *task, struct gyre__local_entry *entry)
+/* False: the maker waits for task. */
+static bool wait_for_maker(struct gyre__task *task, struct gyre__local_entry *entry)
 {
 	struct gyre__wait wait = { .what = "gyre_local_get", .interrupt = interrupt_wait };
+	bool circle;
 
-	task->local_waits = entry;
-	task->local_next = entry->waiting;
-	entry->waiting = task;
-	gyre__task_park(task, &wait);
+	gyre__waits_lock();
+	circle = task->home->hooks.is_circle(entry->maker, task);
+	if (!circle) {
+		task->local_waits = entry;
+		task->local_next = entry->waiting;
+		entry->waiting = task;
+	}
+	gyre__waits_unlock();
+	if (!circle)
+		gyre__task_park(task, &wait);
+	return !circle;
 }
 
 enum gyre_status gyre__local_get(struct gyre__task *task, struct gyre_local *local, void **ret)
@@ -175,13 +186,13 @@ enum gyre_status gyre__local_get(struct gyre__task *task, struct gyre_local *loc
 				return status;
 			continue;
 		}
-		if (entry->maker == task || tasks->hooks.is_circle(entry->maker, task))
+		if (entry->maker == task)
 			return GYRE_WOULD_DEADLOCK;
 		status = gyre__task_may_wait(task);
 		if (status != GYRE_OK)
 			return status;
-		if (entry->state == GYRE__LOCAL_CREATING)
-			wait_for_maker(task, entry);
+		if (entry->state == GYRE__LOCAL_CREATING && !wait_for_maker(task, entry))
+			return GYRE_WOULD_DEADLOCK;
 	}
 	*ret = entry->value;
 	return GYRE_OK;

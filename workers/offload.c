@@ -228,21 +228,22 @@ static unsigned free_number(const struct gyre__offload *pool)
 	return number;
 }
 
-/* Under the lock, which its thread waits for. 0 also where there may be no more of them. */
+/* Under the lock, which its thread waits for. -EAGAIN: there may be no more of them. */
 static int helper_start(struct gyre__offload *pool)
 {
 	struct helper *helper;
 	int rc;
 
 	if (pool->live == pool->config.threads_max)
-		return 0;
+		return -EAGAIN;
 	helper = gyre__zalloc(sizeof(*helper));
 	if (!helper)
 		return -ENOMEM;
 	helper->pool = pool;
 	helper->eventfd = -1;
 	helper->number = free_number(pool);
-	snprintf(helper->name, sizeof(helper->name), "%s-h%u", pool->name, helper->number);
+	snprintf(helper->name, sizeof(helper->name), "%s-%c%u", pool->name, pool->config.letter,
+		 helper->number);
 	rc = gyre__sys->thread_start(helper->name, helper_main, helper, &helper->thread);
 	if (rc < 0) {
 		gyre__free(helper);
@@ -267,6 +268,8 @@ int gyre__offload_open(const struct gyre__offload_config *config, struct gyre__o
 	pool->config = *config;
 	snprintf(pool->name, sizeof(pool->name), "%s", config->name);
 	pool->config.name = pool->name;
+	if (!pool->config.letter)
+		pool->config.letter = 'h';
 	if (pool->config.idle_ns == 0)
 		pool->config.idle_ns = GYRE__OFFLOAD_IDLE_NS;
 	gyre__sys->mutex_init(&pool->closing);
@@ -285,7 +288,8 @@ static void append_work(struct gyre__offload *pool, struct gyre__offload_work *w
 	pool->last = work;
 }
 
-int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work)
+int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
+		       uint32_t stuck)
 {
 	int rc = -ESHUTDOWN;
 
@@ -293,13 +297,22 @@ int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *wo
 	if (!pool->closed) {
 		rc = tell_idle(pool) ? 0 : helper_start(pool);
 		/* Whoever lives looks into the queue before it ends. */
-		if (pool->live > 0)
+		if (pool->live > stuck)
 			rc = 0;
 		if (rc == 0)
 			append_work(pool, work);
 	}
 	unlock(pool);
 	return rc;
+}
+
+void gyre__offload_relieve(struct gyre__offload *pool)
+{
+	lock(pool);
+	/* Who is queued has been told that it will be run: what fails here, failed then, too. */
+	if (pool->first && !pool->closed && !tell_idle(pool))
+		(void)helper_start(pool);
+	unlock(pool);
 }
 
 void gyre__offload_close(struct gyre__offload *pool)

@@ -30,6 +30,7 @@ struct gyre__offload_work {
 
 struct gyre__offload_config {
 	const char *name;		/* threads are NAME-h0, NAME-h1 ... */
+	char letter;			/* instead of the h; 0: that */
 	unsigned threads_max;		/* 1 to GYRE__OFFLOAD_THREADS_MAX */
 	/*
 	 * In each helper's own thread, before its first work and after its last.
@@ -46,11 +47,19 @@ struct gyre__offload_config {
 /* Starts no thread. The config is copied, its name too. -EINVAL, -ENOMEM. */
 int gyre__offload_open(const struct gyre__offload_config *config, struct gyre__offload **ret);
 
+#define GYRE__OFFLOAD_AT_ONCE	UINT32_MAX
+
 /*
- * 0: work will run. -ESHUTDOWN: the pool is closed. Another negative errno: there
- * is no helper, and none could be started.
+ * stuck: so many helpers are not to be counted on, as they wait for others;
+ * GYRE__OFFLOAD_AT_ONCE: nobody is who has something to do. 0: work will run.
+ * -ESHUTDOWN: the pool is closed. Another negative errno: no helper is free to come
+ * to it, and none could be started; -EAGAIN: as there may be no more of them.
  */
-int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work);
+int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
+		       uint32_t stuck);
+
+/* In a helper, which is about to wait for long: what is queued gets another one, if it can. */
+void gyre__offload_relieve(struct gyre__offload *pool);
 
 /*
  * Takes no more, runs what is queued, and returns when all threads are gone. Any

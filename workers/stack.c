@@ -280,7 +280,8 @@ void gyre__stack_put_slow(struct gyre__stacks *stacks, struct gyre__stack *stack
 	size_t depth = 0;
 
 	gyre__count(&stacks->live, -1);
-	if (due || full)
+	/* Of a class that keeps none each one is looked at: so large stacks are few. */
+	if (due || class->hot_max == 0)
 		depth = look(stacks, stack);
 	if (due)
 		stacks->until_look = stacks->look_every;

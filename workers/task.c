@@ -199,7 +199,7 @@ static inline struct gyre__fiber *turn_to(struct gyre__tasks *tasks, struct gyre
 		running->arena = NULL;
 		return &tasks->scheduler;
 	}
-	running->arena = &task->job->arena;
+	running->arena = task->arena;
 	task->state = GYRE__TASK_RUNNING;
 	*tasks->error = task->error;
 	return &task->fiber;
@@ -251,6 +251,18 @@ bool gyre__tasks_run(struct gyre__tasks *tasks)
 }
 
 /* ---------------------------------------------------------------- waits -- */
+
+static union gyre__mutex waits_mutex = GYRE__MUTEX_INIT;
+
+void gyre__waits_lock(void)
+{
+	gyre__sys->mutex_lock(&waits_mutex);
+}
+
+void gyre__waits_unlock(void)
+{
+	gyre__sys->mutex_unlock(&waits_mutex);
+}
 
 void gyre__task_ready(struct gyre__task *task)
 {
@@ -408,14 +420,28 @@ void gyre__task_hurry(struct gyre__task *task)
 
 /* ------------------------------------------------------ beginning and end -- */
 
-static void run_defers(struct gyre__task *task)
+/*
+ * A defer that panics is left by a jump to here, so any number of them needs no more
+ * stack than one. True: one has.
+ */
+__attribute__((__noinline__))
+static bool run_defers(struct gyre__task *task)
 {
 	struct gyre__defer *defer;
+	jmp_buf base;
 
+	task->base = &base;
+	if (setjmp(base) != 0) {
+		task->base_left = true;
+		while (task->local_makes)
+			gyre__local_abandon(task);
+	}
 	while ((defer = task->defers)) {
 		task->defers = defer->next;
 		defer->fn(defer->arg);
 	}
+	task->base = NULL;
+	return task->base_left;
 }
 
 static void leave_parent(struct gyre__task *task)
@@ -439,8 +465,15 @@ static void leave_children(struct gyre__task *task)
 {
 	struct gyre__task *child;
 
-	for (child = task->children; child; child = child->child_next)
+	for (child = task->children; child; child = child->child_next) {
+		bool tangled = gyre__task_is_tangled(child);
+
+		if (gyre__unlikely(tangled))
+			gyre__waits_lock();
 		child->parent = NULL;
+		if (gyre__unlikely(tangled))
+			gyre__waits_unlock();
+	}
 	task->children = NULL;
 }
 
@@ -478,7 +511,10 @@ static inline void end_task(struct gyre__task *task, enum gyre__task_end end, in
 	while (gyre__unlikely(task->local_makes))
 		gyre__local_abandon(task);
 	task->shielded = true;
-	run_defers(task);
+	if (gyre__unlikely(task->defers) && run_defers(task)) {
+		end = GYRE__TASK_PANICKED;
+		result = 0;
+	}
 	tell_joiner(task, end, result);
 	leave_children(task);
 	leave_parent(task);
@@ -495,6 +531,8 @@ static inline void end_task(struct gyre__task *task, enum gyre__task_end end, in
 
 void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
 {
+	if (task->base)
+		longjmp(*task->base, 1);
 	end_task(task, end, result);
 	gyre__assert_failed("a task that has ended never goes on", __FILE__, __LINE__);
 }
@@ -523,10 +561,13 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 {
 	task->home = tasks;
 	task->job = job;
+	task->arena = &job->arena;
 	task->stack = stack;
 	task->error = 0;
 	task->wait = NULL;
 	task->defers = NULL;
+	task->base = NULL;
+	task->base_left = false;
 	task->cancel_ns = 0;
 	task->serial = ++tasks->serials;
 	task->handle = GYRE__NO_HANDLE;
@@ -535,8 +576,9 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->upper_made = false;
 	task->children = NULL;
 	task->joiner = task->joining = NULL;
-	task->walk = 0;
-	task->local_makes = NULL;
+	task->local_makes = task->local_waits = NULL;
+	task->is_first = false;
+	task->awaits = false;
 	gyre__alarm_init(&task->alarm, alarm_due);
 }
 

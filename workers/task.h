@@ -13,6 +13,7 @@
 #define GYRE_WORKERS_TASK_H
 
 #include <gyre.h>
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -37,7 +38,7 @@ struct gyre__tasks;
 /* What runs on a thread just now; in the thread's record, as every public function looks at it. */
 struct gyre__running {
 	struct gyre__task *task;	/* NULL: no task: a plain thread, or the scheduler */
-	struct gyre__arena *arena;	/* of its job; NULL like task */
+	struct gyre__arena *arena;	/* of its job; NULL: as task, or to be opened again */
 };
 
 enum gyre__task_state {
@@ -81,12 +82,14 @@ struct gyre__task {
 	struct gyre__fiber fiber;
 	struct gyre__tasks *home;
 	struct gyre__job *job;
+	struct gyre__arena *arena;		/* running.arena, when it runs */
 	struct gyre__task *next;		/* in the ready queue */
 	gyre_task_fn *fn;
 	void *arg;
 	struct gyre__stack *stack;
 	struct gyre__wait *wait;
 	struct gyre__defer *defers;
+	jmp_buf *base;				/* defers run: where a panic in one goes on */
 	uint64_t cancel_ns;			/* when its end was asked for; 0: it was not */
 	struct gyre__alarm alarm;		/* of its one wait */
 	uint32_t handle;			/* its slot, or GYRE__NO_HANDLE */
@@ -96,6 +99,10 @@ struct gyre__task {
 	bool shielded;
 	bool alarmed;				/* the wait was ended by its alarm */
 	bool joins_all;
+	bool base_left;				/* a defer has panicked */
+	bool is_first;				/* of its job, which ends when it does */
+	/* Waits, or a helper does for it, for the end of something else than a task. */
+	bool awaits;
 	bool upper_made;			/* upper[] is in use */
 	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;
@@ -105,9 +112,6 @@ struct gyre__task {
 	struct gyre__task *joiner, *joining;
 	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
 	int joined_result;
-	/* lib/tasks.c: the next of those met in the latest walk. */
-	struct gyre__task *walk_next;
-	uint64_t walk;				/* the latest that met it */
 	struct gyre__task *next_to_interrupt;
 	struct gyre__local_entry *local_makes, *local_waits;
 	struct gyre__task *local_next;		/* who waits for the same one */
@@ -137,7 +141,7 @@ struct gyre__task_counters {
 struct gyre__task_hooks {
 	size_t upper_size;
 	void (*job_begins)(struct gyre__task *first, struct gyre_job *handle);
-	/* Does the end of target wait for that of task, through joins and jobs? */
+	/* Under gyre__waits_lock(): does the end of target wait for that of task? */
 	bool (*is_circle)(const struct gyre__task *target, struct gyre__task *task);
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
 	/* What lives is about to be cancelled: the drain is over. */
@@ -162,7 +166,6 @@ struct gyre__tasks {
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
-	uint64_t walks;				/* through those who join each other */
 	struct gyre__task *to_interrupt;	/* cancelled, and perhaps still waiting */
 	bool interrupting;
 	_Atomic uint32_t wakers;		/* other threads in gyre__task_wake() */
@@ -221,6 +224,19 @@ static inline enum gyre_status gyre__task_may_wait(struct gyre__task *task)
 							      gyre__task_may_wait_cancelled(task);
 }
 
+/*
+ * Who waits for whose end, as other workers see it: see lib/circle.c, which says
+ * what is changed under this lock, a leaf, and what is not.
+ */
+void gyre__waits_lock(void);
+void gyre__waits_unlock(void);
+
+/* Owner. task waits for the end of something: who comes to wait for it may close a circle. */
+static inline bool gyre__task_is_tangled(const struct gyre__task *task)
+{
+	return task->awaits || task->joining || task->joins_all || task->local_waits;
+}
+
 /* Waits until somebody makes it ready. wait: described by the caller, but for since_ns. */
 void gyre__task_park(struct gyre__task *task, struct gyre__wait *wait);
 
@@ -230,7 +246,7 @@ bool gyre__task_park_until(struct gyre__task *task, struct gyre__wait *wait, uin
 /* Lets all run that are ready now. */
 void gyre__task_yield(struct gyre__task *task);
 
-/* Runs its defers and leaves it for good. */
+/* Runs its defers and leaves it for good; in one of these, ends that one. */
 void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
 	__attribute__((__noreturn__));
 

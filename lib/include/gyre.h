@@ -238,10 +238,10 @@ int gyre_status_errno(enum gyre_status status);
 
 /*
  * How the last call of the calling task, or else thread, ended. Every function
- * that answers a status or a negative errno notes it; the functions of this
- * section and those that return void or a plain value do not, but that
- * gyre_alloc() and its like note why they gave NULL. GYRE_OK before the first
- * call.
+ * that answers a status or a negative errno notes it, and so do gyre_alloc(),
+ * gyre_alloc_aligned(), gyre_strdup() and gyre_free(); the functions of this
+ * section and others that return void or a plain value do not. GYRE_OK before
+ * the first call.
  *
  * A call of the pread family whose operation failed in the kernel is GYRE_OK
  * here: the reply came.
@@ -452,7 +452,8 @@ struct gyre_options {
 
 	/*
 	 * GYRE_OFFLOAD_THREADS; helper threads for blocking work, at most 1024.
-	 * Default: 16. Used by jobs.
+	 * Where all of them are busy, two more do what the library's own calls in
+	 * tasks need one for. Default: 16. Used by jobs.
 	 */
 	unsigned offload_threads;
 
@@ -501,9 +502,11 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
  *
  * GYRE_OK: closed, by this call or an earlier one.
  * GYRE_CLOSED: in a forked child, whose parent's runtime it is.
- * GYRE_WOULD_DEADLOCK: in a task of rt, which cannot wait for its own end: rt
- * takes no more work from here on, and drains, but somebody else has to close it
- * and wait. Or in a prep callback, where nothing is done.
+ * GYRE_WOULD_DEADLOCK: in a task of rt, or an offloaded function, which cannot
+ * wait for its own end, or where one of these waits for the caller, be it by
+ * closing the caller's runtime: rt takes no more work from here on, and drains,
+ * but somebody else has to close it and wait. Or in a prep callback, where nothing
+ * is done.
  * GYRE_NO_MEMORY: the thread's first call, and no memory; nothing is done.
  *
  * Since: 0.1
@@ -516,6 +519,11 @@ enum gyre_status gyre_close(struct gyre *rt);
  * once this has: where other threads may still be about to call, gyre_close()
  * first, and free when they have all been told that it is closed. Buffers must
  * have been put back before. Not in a prep callback, nor in a task of rt.
+ *
+ * Where gyre_close() would answer GYRE_WOULD_DEADLOCK for what waits for the
+ * caller, rt is closed as far as that goes, and not freed: gyre_last_status() says
+ * GYRE_WOULD_DEADLOCK, and rt is still to be freed, by somebody else. When rt was
+ * freed it says GYRE_OK.
  *
  * Since: 0.1
  */
@@ -898,7 +906,9 @@ int gyre_fdatasync(struct gyre *rt, int fd);
  * each device, for O_DIRECT and for cached writes, and for how many callers there
  * are: RWF_DSYNC in the caller's thread or through a worker's ring, or a write and
  * an fdatasync that all callers share whose writes were complete when it started.
- * gyre_stats and gyre_dump() tell what was chosen.
+ * gyre_stats and gyre_dump() tell what was chosen. Where RWF_DSYNC is refused with
+ * -EOPNOTSUPP, which writes nothing, the same call writes and flushes in the last
+ * of these ways; with O_DSYNC, where nothing else is as good, that is its answer.
  *
  * After an error: effect NONE, nothing was written; DONE, the kernel refused the
  * write; UNKNOWN, any part of it may have been written, durably or not. A
@@ -1124,8 +1134,11 @@ enum gyre_status gyre_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg,
  * GYRE_BUSY: the job has not ended: timeout_ns passed, or was 0; or the task that
  * waits was cancelled, which cancels the job no more than a time-out does; or
  * somebody else waits for it; or the thread has no eventfd to wait with.
- * GYRE_WOULD_DEADLOCK: the job waits, through jobs and joins, for the job of the
- * task that calls; or in a prep callback.
+ * GYRE_WOULD_DEADLOCK: the wait is without end, and the job's end waits, through
+ * jobs, joins, worker locals or closes, for the task that calls, or it is that
+ * task's own job. A job waits for its first task; for another one only where a
+ * cancel does not end what that waits for. A wait that has a time-out is no part
+ * of such a circle: it is GYRE_BUSY in the end. Or in a prep callback.
  * GYRE_INVALID: job is NULL.
  *
  * GYRE_CLOSED: the runtime was freed, or this is a forked child; frees the
@@ -1227,8 +1240,8 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret);
  * GYRE_CANCELLED: it was cancelled, did not return in time, and was dropped.
  * GYRE_INVALID: not a task of this worker, or one that was joined; of another
  * job; or another task joins it already, and it stays that one's.
- * GYRE_WOULD_DEADLOCK: it is the current one, or waits for it, through joins or
- * for a worker local that it makes.
+ * GYRE_WOULD_DEADLOCK: it is the current one, or waits for it, through joins and
+ * jobs or for a worker local that it makes.
  * GYRE_NO_REACTOR.
  *
  * Since: 0.1
@@ -1237,12 +1250,13 @@ enum gyre_status gyre_join(struct gyre_task *task, int *ret_result);
 
 /*
  * Waits for the end of every task that the current one has started, joins them
- * all, and forgets their results. In a task that was or is cancelled, cancels
- * them first. Tasks that they have started in their turn are not waited for.
+ * all, and forgets their results: a gyre_join() of one of them is GYRE_INVALID from
+ * then on. In a task that was or is cancelled, cancels them first. Tasks that they
+ * have started in their turn are not waited for.
  *
  * GYRE_OK: they have ended, however they did. GYRE_CANCELLED: the same, and the
  * current task was cancelled. GYRE_WOULD_DEADLOCK: one of them waits, through
- * joins, for the current one. GYRE_NO_REACTOR.
+ * joins and jobs or for a worker local, for the current one. GYRE_NO_REACTOR.
  *
  * Since: 0.1
  */
@@ -1487,11 +1501,14 @@ enum gyre_status gyre_local_get(struct gyre_local *local, void **ret);
 /* ------------------------------------------------------------ context -- */
 
 /*
- * Pairs of a name and a value, both text, that belong to the calling thread:
- * the id of a request, say, for whatever logs on its behalf further down. What
- * one thread sets, no other sees. A thread starts with none, and takes them
- * along when it ends; the child of a fork() has those of the thread that forked.
- * No runtime is needed.
+ * Pairs of a name and a value, both text, that belong to the calling task, or
+ * outside of tasks to the calling thread: the id of a request, say, for whatever
+ * logs on its behalf further down. What one sets, no other sees. A task starts
+ * with a copy of its parent's pairs, as they are at the gyre_go(); a job and an
+ * offloaded function with one of those of the caller that submits it, as they are
+ * at the gyre_block_on(), gyre_spawn() or gyre_offload(). What they change stays
+ * theirs. A thread starts with none. They go with the task or thread that ends; the
+ * child of a fork() has those of who forked. No runtime is needed.
  *
  * In a prep callback, which runs for no thread of the program, there are none,
  * and none can be set.
@@ -1512,7 +1529,8 @@ enum gyre_status gyre_context_set(const char *name, const char *value);
 
 /*
  * The value of name, NULL where it is not set. It stays where it is until name
- * is set again or removed, gyre_context_clear() is called, or the thread ends.
+ * is set again or removed, gyre_context_clear() is called, or the task or thread
+ * ends.
  *
  * Since: 0.1
  */
