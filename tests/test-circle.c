@@ -23,11 +23,6 @@ static struct gyre *open_draining(unsigned workers, uint64_t drain_ns)
 	return test_open(&options);
 }
 
-static void expect_job(struct gyre_job *job, enum gyre_status status)
-{
-	expect_status(gyre_job_wait(job, GYRE_FOREVER, NULL), status);
-}
-
 static int offload(gyre_task_fn *fn, void *arg)
 {
 	int result = -1;
