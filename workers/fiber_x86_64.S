@@ -14,10 +14,14 @@
  * and goes on with what was saved at sp.
  *
  * The control words are loaded whether they differ or not: to look would mean to
- * read back what was just stored, which takes longer. The way back is a return,
- * though the CPU guesses it from its own stack of calls: most fibers wait in the
- * same few places, so the guess is often right, and with a jump it would be wrong
- * for every caller further up. Where a fiber begins there is nothing to guess from.
+ * read back what was just stored, which takes longer.
+ *
+ * Two ways back. The CPU keeps a stack of calls of its own, and guesses a return
+ * from it: that it leads to where this function was called from. Where it does, as
+ * most fibers wait in the same few places, it is a return, and who called there is
+ * guessed rightly, too. Where it does not, the guess is sure to be wrong; a jump is
+ * guessed from where it led before. But it leaves a call on that stack, for which each
+ * return before the next wait is guessed wrongly: up to three, the jump is no worse.
  */
 	.globl	gyre__fiber_swap
 	.hidden	gyre__fiber_swap
@@ -26,6 +30,7 @@
 gyre__fiber_swap:
 	.cfi_startproc
 	endbr64
+	movq	(%rsp), %rdx		/* where this was called from */
 	pushq	%rbp
 	.cfi_adjust_cfa_offset 8
 	.cfi_rel_offset rbp, 0
@@ -75,20 +80,22 @@ gyre__fiber_swap:
 	popq	%rbp
 	.cfi_adjust_cfa_offset -8
 	.cfi_restore rbp
-	leaq	gyre__fiber_begin(%rip), %rcx
-	cmpq	%rcx, (%rsp)
-	je	.Lbegin
+	cmpq	%rdx, (%rsp)
+	jne	.Lelsewhere
 	ret
 
-.Lbegin:
-	addq	$8, %rsp
+.Lelsewhere:
+	popq	%rcx
 	.cfi_adjust_cfa_offset -8
-	.cfi_undefined rip
-	jmp	gyre__fiber_begin
+	.cfi_register rip, rcx
+	notrack jmp *%rcx
 	.cfi_endproc
 	.size	gyre__fiber_swap, . - gyre__fiber_swap
 
-/* void gyre__fiber_resume(void *sp): the second half alone. */
+/*
+ * void gyre__fiber_resume(void *sp): the second half alone. Whoever called the
+ * last swap is as likely to be who goes on: always a return, but to a beginning.
+ */
 	.globl	gyre__fiber_resume
 	.hidden	gyre__fiber_resume
 	.type	gyre__fiber_resume, @function
@@ -98,6 +105,11 @@ gyre__fiber_resume:
 	endbr64
 	movq	%rdi, %rsp
 	.cfi_undefined rip
+	leaq	gyre__fiber_begin(%rip), %rcx
+	movq	56(%rsp), %rdx
+	cmpq	%rcx, %rdx
+	jne	.Lresume
+	xorl	%edx, %edx
 	jmp	.Lresume
 	.cfi_endproc
 	.size	gyre__fiber_resume, . - gyre__fiber_resume
