@@ -238,8 +238,8 @@ static ssize_t bridge_call(struct gyre__thread *self, struct gyre *rt, const cha
 			   gyre_prep_fn *prep, void *arg, uint32_t flags, uint64_t timeout_ns)
 {
 	struct gyre__home *home = gyre__thread_home(self, rt);
-	struct gyre_op op = { .timeout_ns = timeout_ns };	/* nobody else knows it */
 	struct gyre__batch *batch;
+	struct gyre_op op;		/* nobody else knows it */
 	gyre__verdict verdict;
 	enum gyre_status status = gyre__thread_make_reply(self, function);
 
@@ -247,6 +247,8 @@ static ssize_t bridge_call(struct gyre__thread *self, struct gyre *rt, const cha
 		return gyre_status_errno(status);
 	batch = batch_of_one(self, prep, arg);
 	gyre__set_if_changed(batch->flags, flags);
+	if (timeout_ns)
+		op = (struct gyre_op){ .timeout_ns = timeout_ns };
 	give_ticket(self, &op);
 	if (timeout_ns) {
 		batch->flags = flags | GYRE__BATCH_DETAILED | GYRE__BATCH_TIMED;

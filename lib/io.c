@@ -25,9 +25,8 @@
 #define RW_COUNT_MAX	((size_t)0x7ffff000)	/* what read(2) and write(2) move at most */
 #define SECTOR		512
 
+/* In 80 bytes: so many are cleared by plain stores. */
 struct io_call {
-	/* Nothing to move, or more than one call can: not for a ring. */
-	bool trivial;
 	const char *function;
 	int fd;
 	int flags;
@@ -36,6 +35,7 @@ struct io_call {
 	off_t offset;			/* -1: where the descriptor stands */
 	const struct iovec *iov;
 	int iovcnt;
+	bool trivial;			/* nothing to move, or more than a call can: no ring */
 	const char *path;
 	mode_t mode;
 	unsigned mask;
