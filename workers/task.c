@@ -10,33 +10,25 @@
 #define SLOTS_FIRST	64
 #define WAKERS_POLL_NS	(20 * GYRE__NS_PER_US)
 
-/* A handle: tag, generation and slot above a bit that no address of an object has. */
-#define SLOT_BITS	22
+/* A handle: generation, tag and slot above a bit that no address of an object has. */
+#define SLOT_BITS		22
+#define TAG_SHIFT		(1 + SLOT_BITS)
 #if UINTPTR_MAX > UINT32_MAX
-#define GENERATION_BITS	31
+#define GENERATION_SHIFT	32
 #else
-#define GENERATION_BITS	9
+#define GENERATION_SHIFT	TAG_SHIFT	/* no room for tags */
 #endif
-#define TAG_SHIFT	(1 + SLOT_BITS + GENERATION_BITS)
-#define TAG_MASK	(UINTPTR_MAX >> (TAG_SHIFT - 1) >> 1)
+#define TAG_MASK		((UINT32_C(1) << (GENERATION_SHIFT - TAG_SHIFT)) - 1)
 
 _Static_assert(GYRE__TASKS_MAX == 1u << SLOT_BITS, "a handle has room for each slot");
 
 /* ------------------------------------------------------------- handles -- */
 
-static uintptr_t generation_part(uint32_t generation)
-{
-	return generation & ((UINT32_C(1) << GENERATION_BITS) - 1);
-}
-
 static struct gyre_task *handle_of(const struct gyre__tasks *tasks, uint32_t slot)
 {
-	uintptr_t tag = tasks->tag & TAG_MASK;
-
-	return (struct gyre_task *)(tag << (TAG_SHIFT - 1) << 1 |
-				    generation_part(tasks->slots[slot].generation)
-					    << (1 + SLOT_BITS) |
-				    (uintptr_t)slot << 1 | 1);
+	return (struct gyre_task *)((uintptr_t)tasks->slots[slot].generation
+					    << GENERATION_SHIFT |
+				    tasks->tag | slot << 1 | 1);
 }
 
 static bool slots_grow(struct gyre__tasks *tasks)
@@ -563,17 +555,19 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->job = job;
 	task->arena = &job->arena;
 	task->stack = stack;
-	task->error = 0;
+	task->serial = ++tasks->serials;
+	task->handle = GYRE__NO_HANDLE;
 	task->wait = NULL;
 	task->defers = NULL;
 	task->base = NULL;
 	task->base_left = false;
 	task->cancel_ns = 0;
-	task->serial = ++tasks->serials;
-	task->handle = GYRE__NO_HANDLE;
+	task->state = GYRE__TASK_READY;
 	task->shielded = false;
+	task->alarmed = false;
 	task->joins_all = false;
 	task->upper_made = false;
+	task->error = 0;
 	task->children = NULL;
 	task->joiner = task->joining = NULL;
 	task->local_makes = task->local_waits = NULL;
@@ -611,7 +605,6 @@ struct gyre__task *gyre__task_start(struct gyre__tasks *tasks, struct gyre__job 
 			 task_main, task);
 	gyre__count(&tasks->counters.started, 1);
 	gyre__count(&tasks->counters.live, 1);
-	task->state = GYRE__TASK_READY;
 	ready_push(tasks, task);
 	return task;
 
@@ -634,7 +627,7 @@ void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
 	tasks->stall_ns = config->stall_ns;
 	tasks->slots_free = GYRE__NO_HANDLE;
 	/* Relaxed: a number that no other worker has, and nothing else. */
-	tasks->tag = gyre__fetch_add(&last_tag, 1, relaxed) + 1;
+	tasks->tag = ((gyre__fetch_add(&last_tag, 1, relaxed) + 1) & TAG_MASK) << TAG_SHIFT;
 	gyre__stacks_init(&tasks->stacks);
 	tasks->stacks.zero = config->zero;
 	gyre__chunks_init(&tasks->chunks, config->zero);

@@ -108,12 +108,14 @@ struct gyre__task {
 	struct gyre__task *job_next, *job_prev;
 	/* Who started it; NULL: the job itself, or it has ended. */
 	struct gyre__task *parent;
-	struct gyre__task *children, *child_next, *child_prev;	/* alive */
+	struct gyre__task *child_next, *child_prev, *children;	/* alive */
 	struct gyre__task *joiner, *joining;
+	struct gyre__local_entry *local_makes, *local_waits;
+	uint64_t walk;				/* lib/tasks.c: the latest that met it */
+	struct gyre__task *walk_next;		/* the next of those met in that */
 	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
 	int joined_result;
 	struct gyre__task *next_to_interrupt;
-	struct gyre__local_entry *local_makes, *local_waits;
 	struct gyre__task *local_next;		/* who waits for the same one */
 	struct gyre__batch far_wake;		/* from another worker or thread */
 	char upper[] GYRE__OWN_LINE;
@@ -169,7 +171,7 @@ struct gyre__tasks {
 	struct gyre__task *to_interrupt;	/* cancelled, and perhaps still waiting */
 	bool interrupting;
 	_Atomic uint32_t wakers;		/* other threads in gyre__task_wake() */
-	/* In its handles, so that another worker's are told apart. */
+	/* In its handles, at its place there, so that another worker's are told apart. */
 	uint32_t tag;
 	struct gyre__job *jobs;			/* all that live here */
 	uint32_t jobs_live;
