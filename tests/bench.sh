@@ -242,6 +242,65 @@ pictures()
 
 # ------------------------------------------------------------ measuring
 
+# What tasks cost, and what is measured beside them.
+tasks()
+{
+	local work few="--quiet --rounds 1 --time 0.01 --warmup 0"
+	refused "--tasks is gone: its rows are works" "no such option" --tasks
+	refused "a batch is for go alone" "--work yield takes no --batch" --work yield --batch 2
+	refused "nor have tasks a rate" "--work go takes no --rate" --work go --rate 5
+	refused "tasks use no file" "uses no file" --work job data
+	refused "one yields" "has one caller, not 2" --work yield --callers 2
+	refused "many are for sleepers alone" "from 1 to 4096" --work job --callers 4097
+	refused "more than a million are none" "from 1 to 1000000" --work sleepers --callers 2M
+	refused "so many threads are too many" "at most 4096" --work sleepers --callers 5000 \
+		--engines pthread
+	refused "threads do not yield to one another" "engine pthread cannot do --work yield" \
+		--work yield --engines pthread
+	refused "a bare switch starts nothing" "engine fiber cannot do --work go" --work go \
+		--engines fiber
+	for work in "yield ucontext" "yield fiber" "alloc malloc" "job ucontext"; do
+		# shellcheck disable=SC2086 # words
+		run $few --work ${work% *} --engines "${work#* }"
+		expect 0 "${work% *} is measured by ${work#* }" "${work% *}" "CPU us/op"
+	done
+	peer boost "stacks are switched" --work yield
+	# shellcheck disable=SC2086
+	run $few --work go --batch 4 --engines pthread
+	expect 0 "threads are started together" "go, batch of 4"
+	# shellcheck disable=SC2086
+	run $few --rounds 5 --work sleepers --callers 20 --engines pthread --json asleep.json \
+		--plot asleep.svg
+	expect 0 "threads sleep, and their memory is told" "sleepers, 20 of them" "RSS bytes"
+	run --from asleep.json
+	expect 0 "and that report is read again" "sleepers, 20 of them" "wake us" "RSS ratio"
+	sed 's/"rss_bytes": [0-9.e+]*/"rss_bytes": 1e9/' asleep.json >fat.json
+	run --compare asleep.json fat.json
+	expect 1 "more memory is slower" "sleepers, 20 of them, RSS bytes" "1 slower"
+	grep -q "bytes of memory each (less is better)" asleep.svg
+	said $? "and is in the picture"
+	# shellcheck disable=SC2086
+	run $few --work yield --engines task
+	if grep -q UNSUPPORTED err; then
+		skip "tasks are measured" "io_uring is forbidden here"
+		return
+	fi
+	expect 0 "tasks yield" "yield"
+	for work in go "go --batch 3" job "job --callers 3" alloc "sleepers --callers 100" \
+		    "randread --callers 4 --size 1M" "mixed --callers 2 --size 1M" nop \
+		    "batch --batch 4"; do
+		# shellcheck disable=SC2086
+		run $few --work $work --engines task
+		expect 0 "tasks do $work" "task "
+	done
+	# shellcheck disable=SC2086
+	run $few --work job --callers 2
+	expect 0 "jobs are held against NOPs" "job, 2 callers" "ratio to gyre-nop"
+	# shellcheck disable=SC2086
+	run $few --work durable --callers 2 --size 1M --engines gyre,gyre-ring
+	expect 0 "durable writes are measured on either route" "gyre-ring "
+}
+
 # Some runs of a few milliseconds; whether io_uring is there does not matter.
 measurements()
 {
@@ -375,7 +434,8 @@ tables()
 		skip "the whole table is printed" "io_uring is forbidden here"
 	else
 		expect 0 "the whole table is printed" "| nop, 1 caller " "mixed buffered, 8 callers" \
-			"durable buffered, 8 callers" "hand-overs a second" "kernel "
+			"durable buffered, 8 callers" "hand-overs a second" "kernel " "p50 ratio" \
+			"(24 ns)" "there and back in 12 ns" "RSS bytes"
 	fi
 }
 
@@ -383,6 +443,7 @@ arguments
 comparisons
 strangers
 pictures
+tasks
 measurements
 peers
 tables

@@ -37,6 +37,11 @@ const char *bench_work_name(enum bench_work work)
 		[BENCH_RANDWRITE] = "randwrite",
 		[BENCH_DURABLE] = "durable",
 		[BENCH_MIXED] = "mixed",
+		[BENCH_YIELD] = "yield",
+		[BENCH_GO] = "go",
+		[BENCH_JOB] = "job",
+		[BENCH_ALLOC] = "alloc",
+		[BENCH_SLEEPERS] = "sleepers",
 	};
 
 	return names[work];
@@ -59,7 +64,20 @@ enum bench_work bench_work_find(const char *name)
 
 bool bench_case_uses_file(const struct bench_case *kase)
 {
-	return kase->work != BENCH_NOP && kase->work != BENCH_BATCH;
+	return BENCH_WORK_BIT(kase->work) & BENCH_ON_FILE;
+}
+
+bool bench_case_on_tasks(const struct bench_case *kase)
+{
+	return BENCH_WORK_BIT(kase->work) & BENCH_ON_TASKS;
+}
+
+enum bench_metric bench_case_metric(const struct bench_case *kase)
+{
+	if (kase->work == BENCH_SLEEPERS)
+		return BENCH_RSS;
+	/* At a given rate all make as many operations a second: what differs is the price. */
+	return kase->rate > 0 ? BENCH_CPU_US : BENCH_OPS;
 }
 
 size_t bench_buffer_size(const struct bench_case *kase)
@@ -91,7 +109,9 @@ void bench_case_name(struct bench_case *kase)
 		name_add(kase, " %s", bench_text_bytes(text, sizeof(text), kase->block_size));
 	if (bench_case_uses_file(kase))
 		name_add(kase, kase->direct ? " O_DIRECT" : " buffered");
-	if (kase->callers > 0)
+	if (kase->work == BENCH_SLEEPERS && kase->callers > 0)
+		name_add(kase, ", %s of them", bench_text_count(text, sizeof(text), kase->callers));
+	else if (kase->callers > 0 && !(kase->callers == 1 && bench_case_on_tasks(kase)))
 		name_add(kase, ", %u caller%s", kase->callers, kase->callers == 1 ? "" : "s");
 	if (kase->vectored)
 		name_add(kase, ", batch of %u", kase->batch);
@@ -133,10 +153,10 @@ static int run_case(const struct bench_plan *plan, struct bench_case *kase,
 
 	if (rc < 0)
 		return rc;
-	kase->results = calloc((size_t)plan->rounds * kase->engine_count, sizeof(*kase->results));
+	kase->results = calloc((size_t)kase->rounds * kase->engine_count, sizeof(*kase->results));
 	if (!kase->results)
 		return bench_complain("no memory for the results");
-	for (round = 0; round < plan->rounds && rc == 0; round++) {
+	for (round = 0; round < kase->rounds && rc == 0; round++) {
 		for (engine = 0; engine < kase->engine_count && rc == 0; engine++)
 			rc = run_engine(plan, kase, round, engine, target, progress);
 		if (rc == 0)
@@ -298,8 +318,6 @@ int main(int argc, char **argv)
 		rc = bench_output_open(plan.plot_path, BENCH_PLOT_MARK, &outputs.plot);
 	if (rc == 0 && plan.compare_count > 0)
 		rc = -bench_compare(plan.compare, plan.compare_count);
-	else if (rc == 0 && plan.tasks)
-		rc = bench_tasks(&plan);
 	else if (rc == 0 && plan.from_path)
 		rc = tell_saved(&plan, &outputs);
 	else if (rc == 0)

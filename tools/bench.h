@@ -13,8 +13,9 @@
  * bench_run.c			one run: threads, gate, window, figures
  * bench_engines.c, bench_ring.c, bench_handover.c	the engines
  * bench_peers.c, bench_fio.c	more of them: other people's ways
+ * bench_tasks.c		tasks, and what else starts and allocates
+ * bench_switch.c		switches of stacks: the library's own, and others'
  * bench_life.c			what a runtime costs that is only there
- * bench_tasks.c		what tasks and jobs cost
  * bench_figures.c		medians, paired ratios, goals
  * bench_progress.c, bench_report.c, bench_json.c, bench_plot.c,
  * bench_output.c	what is told
@@ -43,12 +44,13 @@
 #include "bench_text.h"
 
 #define BENCH_CALLERS_MAX	4096u
+#define BENCH_SLEEPERS_MAX	1000000u
 #define BENCH_DEPTH_MAX		32768u	/* no kernel gives a ring more entries */
 #define BENCH_ROUNDS_MAX	1000u
 #define BENCH_BLOCK_MAX		(UINT64_C(1) << 30)
 #define BENCH_ENGINES_MAX	16u
 #define BENCH_CASES_MAX		64u
-#define BENCH_GOALS_MAX		160u
+#define BENCH_GOALS_MAX		240u
 
 /* Two cache lines: the second is prefetched with the first. */
 #define BENCH_ALIGN		128
@@ -69,12 +71,19 @@ enum bench_work {
 	BENCH_RANDWRITE,	/* a block to anywhere */
 	BENCH_DURABLE,		/* the same, answered once it is durable */
 	BENCH_MIXED,		/* of a hundred 70 random reads, 29 writes and a durable one */
+	BENCH_YIELD,		/* from one stack to another and back */
+	BENCH_GO,		/* a trivial task, started and joined; a batch: all started first */
+	BENCH_JOB,		/* a job of one trivial task */
+	BENCH_ALLOC,		/* 64 bytes */
+	BENCH_SLEEPERS,		/* all callers asleep at once: started, and woken */
 	BENCH_WORKS
 };
 
 #define BENCH_WORK_BIT(work)	(1u << (work))
 #define BENCH_ON_NOPS		(BENCH_WORK_BIT(BENCH_NOP) | BENCH_WORK_BIT(BENCH_BATCH))
-#define BENCH_ON_FILE		(BENCH_WORK_BIT(BENCH_WORKS) - 1 - BENCH_ON_NOPS)
+#define BENCH_ON_FILE		(BENCH_WORK_BIT(BENCH_YIELD) - 1 - BENCH_ON_NOPS)
+/* Of tasks themselves: no file, no ring. */
+#define BENCH_ON_TASKS		(BENCH_WORK_BIT(BENCH_WORKS) - BENCH_WORK_BIT(BENCH_YIELD))
 
 struct bench_engine;
 struct bench_result;
@@ -88,6 +97,8 @@ struct bench_case {
 	bool direct;
 	size_t block_size;
 	double rate;			/* calls a second of each caller; 0: as fast as it goes */
+	double seconds;			/* a round */
+	unsigned rounds;
 	uint64_t spin_ns;		/* gyre_options.spin_ns */
 	const struct bench_engine *engines[BENCH_ENGINES_MAX];
 	unsigned engine_count;
@@ -110,6 +121,9 @@ enum bench_metric {
 	BENCH_CPU_PERCENT,	/* of one CPU */
 	BENCH_IN_CALLER,	/* gyre: share of calls served in the caller's own thread */
 	BENCH_AWAKE,		/* gyre: share of replies that found their caller awake */
+	BENCH_RSS,		/* sleepers: bytes of memory each */
+	BENCH_START,		/* sleepers: us to start one */
+	BENCH_WAKE,		/* sleepers: us until one has been woken and has ended */
 	BENCH_METRICS
 };
 
@@ -134,8 +148,13 @@ struct bench_life {
 #define BENCH_LIFE_OPEN_CLOSE_US_MAX	1000
 #define BENCH_LIFE_RSS_KIB_MAX		1536
 
+/* As many tasks as may sleep here. */
+unsigned bench_sleepers_max(void);
+
 /* 0, or -1 after a complaint. */
 int bench_life_measure(struct bench_life *ret);
+/* The numbers behind a name in a file of procfs, added up; 0 where there is none. */
+double bench_number_in(const char *path, const char *name);
 
 struct bench_goal {
 	unsigned kase;
@@ -145,7 +164,16 @@ struct bench_goal {
 	enum bench_sense sense;
 	double limit;
 	double limit_slow;		/* instead, in the machine's slow mode; 0: the same */
+	double ns;			/* what limit is where BENCH_SWITCH_NS holds; 0: nothing */
 };
+
+/*
+ * Some goals are nanoseconds, which mean nothing but on one machine. There
+ * boost.context takes so long to switch to another stack and back, and
+ * swapcontext(): where either takes longer, the goal is more by as much.
+ */
+#define BENCH_SWITCH_NS		12.0
+#define BENCH_SWAPCONTEXT_NS	900.0
 
 /*
  * A virtual machine's CPUs may see each other's writes at two speeds, for
@@ -168,7 +196,6 @@ struct bench_plan {
 	unsigned rounds;
 	unsigned workers;		/* gyre_options.workers */
 	bool quiet;
-	bool tasks;			/* what tasks and jobs cost, and nothing else */
 	bool overwrite;
 	struct bench_case cases[BENCH_CASES_MAX];
 	unsigned case_count;
@@ -176,9 +203,6 @@ struct bench_plan {
 	struct bench_goal goals[BENCH_GOALS_MAX];
 	unsigned goal_count;
 };
-
-/* Measures and prints what tasks and jobs cost. 0, or a negative exit status after a complaint. */
-int bench_tasks(const struct bench_plan *plan);
 
 /* Ends the program where the arguments are nonsense, or are --help or --version. */
 void bench_args_parse(int argc, char **argv, struct bench_plan *ret);
@@ -195,6 +219,10 @@ enum bench_work bench_work_find(const char *name);
 /* NULL when there is none of that name. */
 const struct bench_engine *bench_engine_find(const char *name);
 bool bench_case_uses_file(const struct bench_case *kase);
+/* Of tasks themselves, whatever they are used for. */
+bool bench_case_on_tasks(const struct bench_case *kase);
+/* What tells engines apart in it: operations a second, or a price, of which less is better. */
+enum bench_metric bench_case_metric(const struct bench_case *kase);
 bool bench_work_writes(enum bench_work work);
 /* A sentence's worth of why engine cannot do kase, in buf; NULL when it can. */
 const char *bench_case_refusal(const struct bench_case *kase, const struct bench_engine *engine,
@@ -275,6 +303,7 @@ struct bench_run {
 	uint64_t blocks;		/* in the file */
 	unsigned caller_count;
 	unsigned op_count;		/* of each caller */
+	unsigned block;			/* operations timed together; see bench_note_block() */
 	struct bench_caller **callers;
 	void *state;			/* the engine's */
 	double in_caller, awake;	/* the engine's own counts, or NAN */
@@ -312,10 +341,16 @@ struct bench_engine {
 	bool one_caller;		/* and one operation a call, whatever the batch */
 	bool one_op;			/* an operation a call: no batches */
 	bool one_thread;		/* one does the work of all: callers x batch at once */
+	bool ours;			/* gyre is in it */
+	bool few;			/* no more than BENCH_CALLERS_MAX of anything */
 
 	/* Why it is not here, on this machine or in this build; NULL: it is. */
 	const char *(*missing)(void);
-	/* A program of its own, instead of callers. 0, or -1 after bench_fault(). */
+	/*
+	 * Something of its own, instead of callers; in alone the works that are done
+	 * so, 0 for all. 0, or -1 after bench_fault().
+	 */
+	unsigned alone;
 	int (*measure)(struct bench_run *run, struct bench_result *ret);
 
 	/* Main thread: before the callers start, and after they are gone if open succeeded. */
@@ -357,6 +392,20 @@ static inline bool bench_note(struct bench_caller *caller, uint64_t since, uint6
 		atomic_store_explicit(&caller->done, caller->hist.count, memory_order_relaxed);
 	}
 	return phase != BENCH_STOP;
+}
+
+/*
+ * Caller's thread, for what takes no longer than a look at the clock: run->block
+ * operations have taken from *since to now, and count as a mean one each. False
+ * when it is time to leave.
+ */
+static inline bool bench_note_block(struct bench_caller *caller, uint64_t *since)
+{
+	uint64_t now = bench_ticks();
+	bool going = bench_note(caller, *since, now, caller->run->block);
+
+	*since = now;
+	return going;
 }
 
 /* ------------------------------------------- operations, for all alike -- */
@@ -460,6 +509,13 @@ extern const struct bench_engine bench_raw;
 extern const struct bench_engine bench_raw_batch;
 extern const struct bench_engine bench_condvar;
 extern const struct bench_engine bench_floor;
+extern const struct bench_engine bench_gyre_nop;
+extern const struct bench_engine bench_task;
+extern const struct bench_engine bench_fiber;
+extern const struct bench_engine bench_boost;
+extern const struct bench_engine bench_ucontext;
+extern const struct bench_engine bench_pthread;
+extern const struct bench_engine bench_malloc;
 extern const struct bench_engine bench_libuv;
 extern const struct bench_engine bench_posixaio;
 extern const struct bench_engine bench_fio_uring;
@@ -494,6 +550,8 @@ struct bench_verdict {
 	bool met;			/* true where nothing is wanted */
 };
 struct bench_verdict bench_goal_judge(const struct bench_plan *plan, const struct bench_goal *goal);
+/* "ops/s", "CPU us/op" */
+const char *bench_metric_title(enum bench_metric metric);
 /* "ops/s ratio" */
 const char *bench_goal_figure(const struct bench_goal *goal);
 

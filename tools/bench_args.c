@@ -30,8 +30,6 @@
 #define WORKERS_MAX		1024u
 
 /* As given; 0, NULL or a negative number where it was not. */
-#define TASKS_ROUNDS	5
-
 struct args {
 	int work;			/* enum bench_work */
 	const struct bench_engine *engines[BENCH_ENGINES_MAX];
@@ -68,7 +66,6 @@ enum option_key {
 	OPT_SPIN,
 	OPT_RATE,
 	OPT_SUITE,
-	OPT_TASKS,
 	OPT_OVERWRITE,
 	OPT_JSON,
 	OPT_PLOT,
@@ -95,7 +92,6 @@ static const struct option long_options[] = {
 	{ "spin", required_argument, NULL, OPT_SPIN },
 	{ "rate", required_argument, NULL, OPT_RATE },
 	{ "suite", required_argument, NULL, OPT_SUITE },
-	{ "tasks", no_argument, NULL, OPT_TASKS },
 	{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
 	{ "json", required_argument, NULL, OPT_JSON },
 	{ "plot", required_argument, NULL, OPT_PLOT },
@@ -130,11 +126,18 @@ static const char help_start[] =
 "                      durable     the same, answered once it is durable\n"
 "                      mixed       of a hundred 70 reads from anywhere, 29 writes\n"
 "                                  and a durable one\n"
+"                      yield       from one task to another and back\n"
+"                      go          a trivial task, started and joined\n"
+"                      job         a job of one trivial task\n"
+"                      alloc       64 bytes of an arena\n"
+"                      sleepers    many tasks, all asleep: their memory\n"
 "  --callers N[,N...]  threads that call; a table for each number\n"
-"                      (default: 1,8 for nop, 1 for batches, 1,32 for\n"
-"                      files, 1,8,64 for durable)\n"
+"                      (default: 1,8 for nop, 1 for batches and tasks, 1,32 for\n"
+"                      files, 1,8,64 for durable); for sleepers how many are asleep,\n"
+"                      up to 1M (default: 100k)\n"
 "  --batch N           operations a call, as one gyre_callv() (default: 32 for\n"
-"                      batch and batch-read, else no batch)\n"
+"                      batch and batch-read, else no batch); for go tasks that are\n"
+"                      all started, and then joined\n"
 "  --block-size SIZE   (default: 4k)\n"
 "  --direct            O_DIRECT; without it the file is read once before, so\n"
 "                      that it is in the page cache\n"
@@ -151,10 +154,8 @@ static const char help_start[] =
 "  --workers N         gyre's worker threads (default: as gyre chooses)\n"
 "  --spin HOW          gyre's spinning: auto, never, or at most so many ns\n"
 "  --suite quick|full  the comparisons that the project holds itself to, with\n"
-"                      its goals, on a file: about 100 s, or 9 minutes;\n"
+"                      its goals, on a file: about 140 s, or 12 minutes;\n"
 "                      full also looks at libuv, POSIX aio and fio\n"
-"  --tasks             what tasks and jobs cost, in nanoseconds, beside what\n"
-"                      threads, malloc and pread do; takes --rounds and --quiet\n"
 "  --overwrite         what writes may destroy what is in the file PATH\n"
 "\n"
 "What to print:\n"
@@ -176,11 +177,12 @@ static const char help_start[] =
 static const char help_end[] =
 "\n"
 "Figures are medians over the rounds, each column for itself. A ratio is that\n"
-"of operations a second (with --rate: of CPU time an operation), taken round by\n"
-"round between neighbours in time; shown are the median of these and their\n"
-"range. CPU time is user and system time of the whole process. The latency of\n"
-"an operation in a batch is its batch's. `slowest` is the operations of the\n"
-"slowest caller over the mean of all.\n"
+"of operations a second (with --rate: of CPU time an operation; of sleepers: of\n"
+"memory), taken round by round between neighbours in time; shown are the median\n"
+"of these and their range. CPU time is user and system time of the whole\n"
+"process. The latency of an operation in a batch is its batch's, and of yield,\n"
+"go, job by tasks, and alloc the mean of those that were timed together.\n"
+"`slowest` is the operations of the slowest caller over the mean of all.\n"
 "\n"
 "Examples:\n"
 "  gyre-bench                           random reads of a temporary file\n"
@@ -188,6 +190,8 @@ static const char help_end[] =
 "  gyre-bench --work nop --callers 1,2,8,64 --engines gyre,condvar\n"
 "  gyre-bench --direct --callers 1 --batch 32 --engines gyre,raw,raw-batch\n"
 "  gyre-bench --work nop --callers 1 --rate 1k --engines gyre,own-ring\n"
+"  gyre-bench --direct --callers 32 --engines task,raw,threads\n"
+"  gyre-bench --work sleepers --callers 1M\n"
 "  gyre-bench --suite quick --json result.json /srv\n"
 "\n"
 "Exit status: 0, 1 when something failed, 2 when the arguments make no sense.\n"
@@ -297,8 +301,8 @@ static int parse_work(const char *text)
 
 	if (work < BENCH_WORKS)
 		return (int)work;
-	refuse("--work wants nop, batch, randread, batch-read, read, randwrite, "
-	       "durable or mixed, not '%s'", text);
+	refuse("--work wants nop, batch, randread, batch-read, read, randwrite, durable, mixed, "
+	       "yield, go, job, alloc or sleepers, not '%s'", text);
 }
 
 static const struct bench_engine *parse_engine(const char *option, const char *text)
@@ -359,7 +363,8 @@ static void parse_callers(const char *list, struct args *args)
 
 	args->caller_counts = 0;
 	while ((item = next_item(&list)) != NULL) {
-		callers = (unsigned)parse_number("--callers", item, 1000, 1, BENCH_CALLERS_MAX);
+		callers = (unsigned)parse_number("--callers", item, 1000, 1,
+						 BENCH_SLEEPERS_MAX);
 		for (i = 0; i < args->caller_counts; i++)
 			if (args->callers[i] == callers)
 				refuse("--callers names %u twice", callers);
@@ -426,9 +431,6 @@ static void apply_option(int key, const char *value, struct args *args, struct b
 	case OPT_SUITE:
 		args->suite = value;
 		break;
-	case OPT_TASKS:
-		plan->tasks = true;
-		break;
 	case OPT_OVERWRITE:
 		plan->overwrite = true;
 		break;
@@ -489,7 +491,7 @@ static void read_options(int argc, char **argv, struct args *args, struct bench_
 
 static bool on_file(int work)
 {
-	return work != BENCH_NOP && work != BENCH_BATCH;
+	return BENCH_WORK_BIT(work) & BENCH_ON_FILE;
 }
 
 static void check_file_options(const struct args *args, const struct bench_plan *plan)
@@ -525,6 +527,34 @@ static void check_nop_options(const struct args *args, const struct bench_plan *
 		refuse("--work nop is one NOP a call; with --batch it is --work batch");
 }
 
+static void check_callers(const struct args *args)
+{
+	bool sleepers = args->work == BENCH_SLEEPERS;
+	unsigned i;
+
+	for (i = 0; i < args->caller_counts; i++) {
+		if (args->callers[i] > BENCH_CALLERS_MAX && !sleepers)
+			refuse("--callers wants numbers from 1 to %u, not %u", BENCH_CALLERS_MAX,
+			       args->callers[i]);
+		if (args->callers[i] > 1 && !sleepers && args->work != BENCH_JOB &&
+		    BENCH_WORK_BIT(args->work) & BENCH_ON_TASKS)
+			refuse("--work %s has one caller, not %u", bench_work_name(args->work),
+			       args->callers[i]);
+	}
+}
+
+static void check_task_options(const struct args *args)
+{
+	const char *name = bench_work_name(args->work);
+
+	if (!(BENCH_WORK_BIT(args->work) & BENCH_ON_TASKS))
+		return;
+	if (args->batch && args->work != BENCH_GO)
+		refuse("--work %s takes no --batch", name);
+	if (args->rate && args->work != BENCH_JOB)
+		refuse("--work %s takes no --rate", name);
+}
+
 static void check_suite_options(const struct args *args, const struct bench_plan *plan)
 {
 	if (args->work >= 0 || args->engine_count || args->ratio_to || args->caller_counts ||
@@ -552,17 +582,6 @@ static void check_saved_options(const struct args *args, const struct bench_plan
 		refuse("--from measures nothing, so what is '%s' for?", args->path);
 }
 
-/* It has work and engines of its own. */
-static void check_tasks_options(const struct args *args, struct bench_plan *plan)
-{
-	unsigned fitting = 1 + (plan->rounds != 0) + plan->quiet;
-
-	if (args->options > fitting || args->path)
-		refuse("--tasks chooses its own work: it takes --rounds and --quiet only");
-	if (plan->rounds == 0)
-		plan->rounds = TASKS_ROUNDS;
-}
-
 static void check_output_options(const struct bench_plan *plan)
 {
 	if (plan->plot_path && plan->json_path && strcmp(plan->plot_path, plan->json_path) == 0)
@@ -582,13 +601,17 @@ const char *bench_case_refusal(const struct bench_case *kase, const struct bench
 	else if (engine->one_caller && kase->callers != 1)
 		snprintf(buf, size, "engine %s is for 1 caller, not %u", engine->name,
 			 kase->callers);
+	else if (engine->few && kase->callers > BENCH_CALLERS_MAX)
+		snprintf(buf, size, "engine %s is for at most %u, not %u", engine->name,
+			 BENCH_CALLERS_MAX, kase->callers);
 	else if (engine->one_op && kase->batch > 1)
 		snprintf(buf, size, "engine %s does one operation a call, no batches of %u",
 			 engine->name, kase->batch);
 	else if (engine->one_thread && kase->rate > 0)
 		snprintf(buf, size, "engine %s has no callers that could keep to a --rate",
 			 engine->name);
-	else if (engine->one_thread && (uint64_t)kase->callers * kase->batch > BENCH_DEPTH_MAX)
+	else if (engine->one_thread && kase->work != BENCH_SLEEPERS &&
+		 (uint64_t)kase->callers * kase->batch > BENCH_DEPTH_MAX)
 		snprintf(buf, size, "engine %s would need %llu operations in flight, "
 			 "and a ring holds %u", engine->name,
 			 (unsigned long long)kase->callers * kase->batch, BENCH_DEPTH_MAX);
@@ -626,10 +649,18 @@ static const struct {
 #define DEFAULTS_RATE	5
 	{ { &bench_gyre, &bench_own_ring, &bench_condvar },
 	  { &bench_own_ring, &bench_condvar } },
+#define DEFAULTS_YIELD	6
+	{ { &bench_task, &bench_fiber, &bench_boost, &bench_ucontext },
+	  { &bench_boost, &bench_ucontext, &bench_fiber } },
+#define DEFAULTS_TASKS	7
+	{ { &bench_task, &bench_pthread, &bench_malloc, &bench_gyre, &bench_gyre_nop },
+	  { &bench_gyre_nop, &bench_pthread, &bench_malloc, &bench_boost, &bench_ucontext } },
 };
 
 static unsigned defaults_of(const struct bench_case *kase)
 {
+	if (bench_case_on_tasks(kase))
+		return kase->work == BENCH_YIELD ? DEFAULTS_YIELD : DEFAULTS_TASKS;
 	if (kase->work == BENCH_DURABLE && !kase->vectored)
 		return DEFAULTS_DURABLE;
 	if (bench_case_uses_file(kase))
@@ -681,13 +712,17 @@ static void choose_base(const struct args *args, struct bench_case *kase)
 	kase->base = 0;
 }
 
-/* Every operation has a buffer. More of them than memory would measure swapping. */
+/* Every operation has a buffer, and who sleeps a stack. More than memory would measure swapping. */
 static void check_memory(const struct bench_case *kase)
 {
 	size_t buffer = bench_buffer_size(kase);
 	double bytes = (double)kase->callers * kase->batch * (double)buffer;
 	char text[32];
 
+	if (kase->work == BENCH_SLEEPERS && kase->callers > bench_sleepers_max())
+		refuse("%u sleepers are too many here: half of memory, or what the kernel gives "
+		       "a process of mappings, is enough for %u", kase->callers,
+		       bench_sleepers_max());
 	if (bench_case_uses_file(kase) && bytes > (double)bench_memory_size() / 2)
 		refuse("%u callers with batches of %u blocks would need %s of buffers, more than "
 		       "half of memory", kase->callers, kase->batch,
@@ -707,6 +742,8 @@ static void add_case(const struct args *args, unsigned callers, struct bench_pla
 	if (bench_case_uses_file(kase))
 		kase->block_size = args->block_size ? args->block_size : DEFAULT_BLOCK;
 	kase->rate = (double)args->rate;
+	kase->seconds = plan->seconds;
+	kase->rounds = plan->rounds;
 	kase->spin_ns = args->spin_ns;
 	choose_engines(args, kase);
 	choose_base(args, kase);
@@ -725,19 +762,24 @@ static void add_cases(struct args *args, struct bench_plan *plan)
 		[BENCH_RANDWRITE] = "1,32",
 		[BENCH_DURABLE] = "1,8,64",
 		[BENCH_MIXED] = "1,32",
+		[BENCH_YIELD] = "1",
+		[BENCH_GO] = "1",
+		[BENCH_JOB] = "1",
+		[BENCH_ALLOC] = "1",
+		[BENCH_SLEEPERS] = "100k",
 	};
 	unsigned i;
 
 	if (args->caller_counts == 0)
 		parse_callers(callers[args->work], args);
-	for (i = 0; i < args->caller_counts; i++)
-		add_case(args, args->callers[i], plan);
 	if (plan->seconds <= 0)
 		plan->seconds = DEFAULT_SECONDS;
-	if (plan->warmup < 0)
-		plan->warmup = DEFAULT_WARMUP;
 	if (plan->rounds == 0)
 		plan->rounds = DEFAULT_ROUNDS;
+	for (i = 0; i < args->caller_counts; i++)
+		add_case(args, args->callers[i], plan);
+	if (plan->warmup < 0)
+		plan->warmup = DEFAULT_WARMUP;
 }
 
 void bench_args_parse(int argc, char **argv, struct bench_plan *ret)
@@ -753,10 +795,6 @@ void bench_args_parse(int argc, char **argv, struct bench_plan *ret)
 		check_saved_options(&args, ret);
 		return;
 	}
-	if (ret->tasks) {
-		check_tasks_options(&args, ret);
-		return;
-	}
 	check_output_options(ret);
 	if (args.suite) {
 		check_suite_options(&args, ret);
@@ -770,6 +808,8 @@ void bench_args_parse(int argc, char **argv, struct bench_plan *ret)
 			check_file_options(&args, ret);
 		else
 			check_nop_options(&args, ret);
+		check_callers(&args);
+		check_task_options(&args);
 		add_cases(&args, ret);
 	}
 	ret->size = args.size ? args.size : DEFAULT_SIZE;

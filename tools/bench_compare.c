@@ -99,7 +99,7 @@ static void find_interval(const double *before, unsigned n, const double *after,
 	free(ratios);
 }
 
-/* More is better, or with a rate less. */
+/* More is better, or of a price less. */
 static enum verdict judge(const struct change *change, bool less_is_better)
 {
 	if (isnan(change->low))
@@ -127,18 +127,12 @@ static unsigned positive(const struct bench_case *kase, unsigned engine, enum be
 	return n;
 }
 
-/* At a given rate all make as many operations a second: what differs is the price. */
-static enum bench_metric metric_of(const struct bench_case *kase)
-{
-	return kase->rate > 0 ? BENCH_CPU_US : BENCH_OPS;
-}
-
 static struct change compare_row(const struct bench_case *old, unsigned old_engine,
 				 const struct bench_case *new, unsigned new_engine)
 {
 	static double before[BENCH_ROUNDS_MAX], after[BENCH_ROUNDS_MAX];
 	struct change change = { .low = NAN, .high = NAN };
-	enum bench_metric metric = metric_of(old);
+	enum bench_metric metric = bench_case_metric(old);
 	unsigned n = positive(old, old_engine, metric, before);
 	unsigned m = positive(new, new_engine, metric, after);
 
@@ -147,7 +141,7 @@ static struct change compare_row(const struct bench_case *old, unsigned old_engi
 	change.before = bench_median(before, n);
 	change.after = bench_median(after, m);
 	change.ratio = change.after / change.before;
-	change.verdict = judge(&change, metric == BENCH_CPU_US);
+	change.verdict = judge(&change, metric != BENCH_OPS);
 	return change;
 }
 
@@ -229,11 +223,6 @@ static const struct bench_case *find_case(const struct bench_plan *plan, const c
 	return NULL;
 }
 
-static bool uses_gyre(const struct bench_engine *engine)
-{
-	return strncmp(engine->name, "gyre", 4) == 0;
-}
-
 static void print_change(const char *engine, enum bench_metric metric, const struct change *change)
 {
 	char before[32], after[32], interval[48] = "-";
@@ -255,7 +244,7 @@ static void print_change(const char *engine, enum bench_metric metric, const str
 static void compare_case(const struct bench_case *old, const struct bench_case *new,
 			 struct tally *tally)
 {
-	enum bench_metric metric = metric_of(old);
+	enum bench_metric metric = bench_case_metric(old);
 	bool titled = false;
 	unsigned i;
 
@@ -268,13 +257,13 @@ static void compare_case(const struct bench_case *old, const struct bench_case *
 			continue;
 		}
 		if (!titled)
-			printf("%s, %s\n", old->what, metric == BENCH_OPS ? "ops/s" : "CPU us/op");
+			printf("%s, %s\n", old->what, bench_metric_title(metric));
 		titled = true;
 		change = compare_row(old, i, new, engine);
 		print_change(old->engines[i]->name, metric, &change);
 		tally->rows++;
 		tally->verdicts[change.verdict]++;
-		if (change.verdict < SAME && !uses_gyre(old->engines[i]))
+		if (change.verdict < SAME && !old->engines[i]->ours)
 			tally->peers_changed++;
 	}
 	for (i = 0; i < new->engine_count; i++)

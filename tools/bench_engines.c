@@ -20,6 +20,13 @@ const struct bench_engine *const bench_engines[] = {
 	&bench_raw_batch,
 	&bench_condvar,
 	&bench_floor,
+	&bench_gyre_nop,
+	&bench_task,
+	&bench_fiber,
+	&bench_boost,
+	&bench_ucontext,
+	&bench_pthread,
+	&bench_malloc,
 	&bench_libuv,
 	&bench_posixaio,
 	&bench_fio_uring,
@@ -292,14 +299,8 @@ static int gyre_step_one(struct bench_caller *caller)
 		res = (int32_t)gyre_pwrite(rt, op->fd, op->buf, op->len, (off_t)op->offset);
 		break;
 	case BENCH_OP_DURABLE:
-		if (caller->run->engine == &bench_gyre) {
-			res = (int32_t)gyre_write_durable(rt, op->fd, op->buf, op->len,
-							  (off_t)op->offset);
-			break;
-		}
-		status = gyre_call(rt, gyre_prep, op, &res);
-		if (status != GYRE_OK)
-			return gyre_fault(caller->run, status);
+		res = (int32_t)gyre_write_durable(rt, op->fd, op->buf, op->len,
+						  (off_t)op->offset);
 		break;
 	}
 	if (gyre_res_good(op, res))
@@ -310,15 +311,31 @@ static int gyre_step_one(struct bench_caller *caller)
 	return bench_op_fault(caller, op);
 }
 
+static int job_main(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+static int gyre_step_job(struct bench_caller *caller)
+{
+	enum gyre_status status = gyre_block_on(caller->run->state, job_main, NULL, NULL, NULL);
+
+	return status == GYRE_OK ? 0 : gyre_fault(caller->run, status);
+}
+
 static int gyre_step(struct bench_caller *caller)
 {
+	if (caller->run->kase->work == BENCH_JOB && caller->run->engine != &bench_gyre_nop)
+		return gyre_step_job(caller);
 	return caller->state ? gyre_step_vector(caller) : gyre_step_one(caller);
 }
 
 const struct bench_engine bench_gyre = {
 	.name = "gyre",
 	.about = "gyre_call(), gyre_pread(), gyre_write_durable() and so on, routed by gyre",
-	.works = BENCH_ON_NOPS | BENCH_ON_FILE,
+	.works = BENCH_ON_NOPS | BENCH_ON_FILE | BENCH_WORK_BIT(BENCH_JOB),
+	.ours = true,
 	.open = gyre_open_auto,
 	.close = gyre_stop,
 	.join = gyre_join_vector,
@@ -330,9 +347,20 @@ const struct bench_engine bench_gyre_ring = {
 	.name = "gyre-ring",
 	.about = "the same, each call forced through a worker's ring",
 	.works = BENCH_ON_NOPS | BENCH_ON_FILE,
+	.ours = true,
 	.open = gyre_open_ring,
 	.close = gyre_stop,
 	.join = gyre_join_vector,
 	.step = gyre_step,
 	.leave = gyre_leave_vector,
+};
+
+const struct bench_engine bench_gyre_nop = {
+	.name = "gyre-nop",
+	.about = "gyre_call() of a NOP, to hold jobs against",
+	.works = BENCH_WORK_BIT(BENCH_JOB),
+	.ours = true,
+	.open = gyre_open_auto,
+	.close = gyre_stop,
+	.step = gyre_step,
 };

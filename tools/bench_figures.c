@@ -80,21 +80,41 @@ unsigned bench_case_find(const struct bench_case *kase, const struct bench_engin
 	return i;
 }
 
-const char *bench_goal_figure(const struct bench_goal *goal)
+const char *bench_metric_title(enum bench_metric metric)
 {
-	switch (goal->metric) {
+	switch (metric) {
 	case BENCH_OPS:
-		return goal->against ? "ops/s ratio" : "ops/s";
+		return "ops/s";
+	case BENCH_P50:
+		return "p50 us";
 	case BENCH_CPU_US:
-		return goal->against ? "CPU ratio" : "CPU us/op";
+		return "CPU us/op";
 	case BENCH_SHARE:
 		return "slowest caller";
 	case BENCH_CPU_PERCENT:
 		return "CPU %";
 	case BENCH_AWAKE:
 		return "caller awake";
+	case BENCH_RSS:
+		return "RSS bytes";
 	default:
 		return "figure";
+	}
+}
+
+const char *bench_goal_figure(const struct bench_goal *goal)
+{
+	if (!goal->against)
+		return bench_metric_title(goal->metric);
+	switch (goal->metric) {
+	case BENCH_OPS:
+		return "ops/s ratio";
+	case BENCH_P50:
+		return "p50 ratio";
+	case BENCH_CPU_US:
+		return "CPU ratio";
+	default:
+		return "ratio";
 	}
 }
 

@@ -132,7 +132,7 @@ static void fill_args(struct fio *fio, const struct bench_run *run)
 	add_arg(fio, "--group_reporting");
 	add_arg(fio, "--unified_rw_reporting=1");
 	add_arg(fio, "--time_based");
-	add_arg(fio, "--runtime=%.0fms", run->plan->seconds * 1e3);
+	add_arg(fio, "--runtime=%.0fms", run->kase->seconds * 1e3);
 	add_arg(fio, "--ramp_time=%.0fms", run->plan->warmup * 1e3);
 	/* The page cache stays as bench_target_prepare() made it. */
 	add_arg(fio, "--invalidate=0");
@@ -161,7 +161,7 @@ static void __attribute__((__noreturn__)) become_fio(const struct fio *fio, pid_
 /* The exit status, as wait() tells it; -1 after a fault. */
 static int run_fio(struct bench_run *run, const struct fio *fio)
 {
-	int patience_ms = (int)((run->plan->seconds + run->plan->warmup + PATIENCE_S) * 1e3);
+	int patience_ms = (int)((run->kase->seconds + run->plan->warmup + PATIENCE_S) * 1e3);
 	pid_t parent = getpid(), child;
 	struct pollfd end = { .events = POLLIN };
 	int status = -1;

@@ -21,6 +21,9 @@ const char *bench_metric_key(enum bench_metric metric)
 		[BENCH_CPU_PERCENT] = "cpu_percent",
 		[BENCH_IN_CALLER] = "gyre_in_caller",
 		[BENCH_AWAKE] = "gyre_callers_awake",
+		[BENCH_RSS] = "rss_bytes",
+		[BENCH_START] = "start_us",
+		[BENCH_WAKE] = "wake_us",
 	};
 
 	return keys[metric];
@@ -104,6 +107,7 @@ static void write_case(struct json *json, const struct bench_case *kase)
 		json_integer(json, "block_size", kase->block_size);
 		json_bool(json, "direct", kase->direct);
 	}
+	json_number(json, "seconds", kase->seconds);
 	json_number(json, "rate", kase->rate > 0 ? kase->rate : NAN);
 	if (kase->spin_ns == GYRE_SPIN_NEVER)
 		json_string(json, "spin_ns", "never");
@@ -135,6 +139,8 @@ static void write_goal(struct json *json, const struct bench_plan *plan,
 	if (goal->sense != BENCH_TOLD) {
 		json_number(json, goal->sense == BENCH_AT_LEAST ? "at_least" : "at_most",
 			    verdict.limit);
+		if (goal->ns > 0)
+			json_number(json, "ns_on_the_reference_machine", goal->ns);
 		json_bool(json, "met", verdict.met);
 	}
 	json_close(json, '}');

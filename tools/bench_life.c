@@ -31,8 +31,7 @@ static double now_us(void)
 	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
 }
 
-/* A number behind its name in a file of procfs; 0 where there is none. */
-static double number_in(const char *path, const char *name)
+double bench_number_in(const char *path, const char *name)
 {
 	char line[256];
 	double sum = 0;
@@ -58,8 +57,8 @@ static double switches_of_others(void)
 		if (entry->d_name[0] == '.' || strtol(entry->d_name, NULL, 10) == getpid())
 			continue;
 		snprintf(path, sizeof(path), "/proc/self/task/%s/status", entry->d_name);
-		sum += number_in(path, "voluntary_ctxt_switches:") +
-		       number_in(path, "nonvoluntary_ctxt_switches:");
+		sum += bench_number_in(path, "voluntary_ctxt_switches:") +
+		       bench_number_in(path, "nonvoluntary_ctxt_switches:");
 	}
 	if (tasks)
 		closedir(tasks);
@@ -111,7 +110,7 @@ static int measure_cycles(struct bench_life *life)
 static int measure_rest(struct bench_life *life)
 {
 	const struct timespec settle = { 0, SETTLE_NS }, second = { 1, 0 };
-	double rss = number_in("/proc/self/smaps_rollup", "Rss:");
+	double rss = bench_number_in("/proc/self/smaps_rollup", "Rss:");
 	struct gyre *rt;
 	int i;
 
@@ -120,7 +119,7 @@ static int measure_rest(struct bench_life *life)
 	for (i = 0; i < 1000; i++)
 		if (gyre_call(rt, nop, NULL, NULL) != GYRE_OK)
 			return -1;
-	life->rss_kib = number_in("/proc/self/smaps_rollup", "Rss:") - rss;
+	life->rss_kib = bench_number_in("/proc/self/smaps_rollup", "Rss:") - rss;
 	nanosleep(&settle, NULL);
 	life->idle_switches = switches_of_others();
 	life->idle_cpu_us = cpu_us();

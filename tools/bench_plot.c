@@ -207,7 +207,7 @@ static void place_labels(const struct panel *panel, struct curve *curves, unsign
 
 static void put_curve(const struct panel *panel, const struct curve *curve)
 {
-	bool ours = curve->engine == &bench_gyre;
+	bool ours = curve->engine == &bench_gyre || curve->engine == &bench_task;
 	double x = 0, y = 0, end = panel->x + panel->width + LABEL_GAP;
 	char number[32], text[64];
 	unsigned i;
@@ -310,7 +310,8 @@ static void put_throughput(FILE *file, const struct group *group, double top)
 {
 	static struct curve curves[BENCH_ENGINES_MAX];
 	struct panel panel = { file, 90, top + PANEL_TOP, 300, 0, 1, false, group->count };
-	enum bench_metric metric = group->cases[0]->rate > 0 ? BENCH_CPU_PERCENT : BENCH_OPS;
+	enum bench_metric metric = group->cases[0]->rate > 0 ? BENCH_CPU_PERCENT :
+							       bench_case_metric(group->cases[0]);
 	unsigned i, engine, count = 0;
 	double least, most;
 	char text[32];
@@ -328,8 +329,10 @@ static void put_throughput(FILE *file, const struct group *group, double top)
 	}
 	put_line(file, 90, top + PANEL_TOP - 14, "what",
 		 metric == BENCH_OPS ? "operations a second (more is better)" :
+		 metric == BENCH_RSS ? "bytes of memory each (less is better)" :
 				       "CPU time, % of one CPU (less is better)");
-	put_line(file, 240, top + PANEL_TOP + PANEL_HEIGHT + 38, "column", "callers");
+	put_line(file, 240, top + PANEL_TOP + PANEL_HEIGHT + 38, "column",
+		 metric == BENCH_RSS ? "how many" : "callers");
 	if (!settle_curves(curves, &count, &least, &most))
 		return;
 	scale_linear(&panel, most);
@@ -417,7 +420,7 @@ static void put_head(FILE *file, const struct bench_plan *plan, const struct ben
 		 plan->seconds, machine->date);
 	put_line(file, 24, 54, "what", text);
 	put_line(file, 24, 73, "what", "Marks are medians, upright strokes reach from the lowest "
-		 "round to the highest. gyre: the thick line.");
+		 "round to the highest. gyre, task: the thick lines.");
 }
 
 int bench_plot_write(struct bench_output *output, const struct bench_plan *plan,
@@ -441,7 +444,9 @@ int bench_plot_write(struct bench_output *output, const struct bench_plan *plan,
 			PAGE_WIDTH - 24);
 		put_line(output->file, 24, top + 22, "head", named.what);
 		put_throughput(output->file, &groups[i], top);
-		put_latency(output->file, groups[i].cases[groups[i].count - 1], top);
+		/* Who sleeps has no latency. */
+		if (named.work != BENCH_SLEEPERS)
+			put_latency(output->file, groups[i].cases[groups[i].count - 1], top);
 	}
 	fputs("</svg>\n", output->file);
 	return bench_output_end(output);

@@ -14,11 +14,13 @@
 
 double bench_plan_seconds(const struct bench_plan *plan)
 {
-	unsigned i, runs = 0;
+	double seconds = 0;
+	unsigned i;
 
 	for (i = 0; i < plan->case_count; i++)
-		runs += plan->rounds * plan->cases[i].engine_count;
-	return runs * (plan->seconds + plan->warmup + RUN_OVERHEAD_S);
+		seconds += plan->cases[i].rounds * plan->cases[i].engine_count *
+			   (plan->cases[i].seconds + plan->warmup + RUN_OVERHEAD_S);
+	return seconds;
 }
 
 void bench_progress_start(struct bench_progress *progress, const struct bench_plan *plan)
@@ -29,10 +31,9 @@ void bench_progress_start(struct bench_progress *progress, const struct bench_pl
 	progress->quiet = plan->quiet;
 	progress->terminal = isatty(STDERR_FILENO);
 	progress->start_ns = bench_now_ns();
-	progress->rounds = plan->rounds;
-	progress->run_seconds = plan->seconds + plan->warmup + RUN_OVERHEAD_S;
 	for (i = 0; i < plan->case_count; i++)
-		progress->runs += plan->rounds * plan->cases[i].engine_count;
+		progress->runs += plan->cases[i].rounds * plan->cases[i].engine_count;
+	progress->run_seconds = bench_plan_seconds(plan) / progress->runs;
 }
 
 /* From the runs so far, once there are some. */
@@ -75,6 +76,7 @@ void bench_progress_run(struct bench_progress *progress, const struct bench_case
 	progress->kase = kase;
 	progress->engine = engine;
 	progress->round = round;
+	progress->rounds = kase->rounds;
 	if (!progress->quiet && progress->terminal)
 		show_line(progress, "warming up", 0);
 }

@@ -95,9 +95,19 @@ static const struct {
 	{ "csw/op", BENCH_SWITCHES, 7 },
 	{ "slowest", BENCH_SHARE, 8 },
 	{ "CPU %", BENCH_CPU_PERCENT, 7 },
+	/* Of sleepers alone. */
+	{ "RSS bytes", BENCH_RSS, 10 },
+	{ "start us", BENCH_START, 9 },
+	{ "wake us", BENCH_WAKE, 9 },
 };
 
 #define COLUMNS		(sizeof(columns) / sizeof(columns[0]))
+
+static bool has_column(const struct bench_case *kase, size_t column)
+{
+	return (columns[column].metric >= BENCH_RSS) == (kase->work == BENCH_SLEEPERS) ||
+	       columns[column].metric == BENCH_OPS || columns[column].metric == BENCH_CPU_US;
+}
 
 static char *column_text(char *buf, size_t size, enum bench_metric metric, double value)
 {
@@ -114,25 +124,27 @@ static char *column_text(char *buf, size_t size, enum bench_metric metric, doubl
 
 void bench_report_case(FILE *file, const struct bench_case *kase)
 {
-	/* At a given rate all make as many operations a second: what differs is the price. */
-	enum bench_metric of = kase->rate > 0 ? BENCH_CPU_US : BENCH_OPS;
+	enum bench_metric of = bench_case_metric(kase);
 	char text[32];
 	unsigned engine;
 	size_t i;
 
 	fprintf(file, "%s\n%-10s", kase->what, "engine");
 	for (i = 0; i < COLUMNS; i++)
-		fprintf(file, " %*s", columns[i].width, columns[i].title);
-	fprintf(file, "  %s to %s (range)\n", kase->rate > 0 ? "CPU ratio" : "ratio",
-		kase->engines[kase->base]->name);
+		if (has_column(kase, i))
+			fprintf(file, " %*s", columns[i].width, columns[i].title);
+	fprintf(file, "  %s to %s (range)\n", of == BENCH_OPS ? "ratio" :
+		of == BENCH_RSS ? "RSS ratio" : "CPU ratio", kase->engines[kase->base]->name);
 	for (engine = 0; engine < kase->engine_count; engine++) {
 		struct bench_ratio ratio = bench_case_ratio(kase, engine, kase->base, of);
 
 		fprintf(file, "%-10s", kase->engines[engine]->name);
 		for (i = 0; i < COLUMNS; i++)
-			fprintf(file, " %*s", columns[i].width,
-				column_text(text, sizeof(text), columns[i].metric,
-					    bench_case_median(kase, engine, columns[i].metric)));
+			if (has_column(kase, i))
+				fprintf(file, " %*s", columns[i].width,
+					column_text(text, sizeof(text), columns[i].metric,
+						    bench_case_median(kase, engine,
+								      columns[i].metric)));
 		if (isnan(ratio.median))
 			fprintf(file, "  -\n");
 		else
@@ -159,11 +171,16 @@ static void fill_goal(const struct bench_goal *goal, const struct bench_verdict 
 		      summary_row row)
 {
 	const char *sense = goal->sense == BENCH_AT_LEAST ? ">=" : "<=";
+	char limit[32];
 
 	bench_text_figure(row[4], SUMMARY_TEXT, verdict->value);
 	if (goal->sense == BENCH_TOLD)
 		return;
-	snprintf(row[5], SUMMARY_TEXT, "%s %.2f", sense, verdict->limit);
+	snprintf(row[5], SUMMARY_TEXT, "%s %s", sense,
+		 bench_text_figure(limit, sizeof(limit), verdict->limit));
+	if (goal->ns > 0)
+		snprintf(row[5] + strlen(row[5]), SUMMARY_TEXT - strlen(row[5]), " (%g ns)",
+			 goal->ns);
 	snprintf(row[6], SUMMARY_TEXT, "%s", verdict->met ? "yes" : "no");
 }
 
@@ -233,6 +250,32 @@ static void print_floor(FILE *file, const struct bench_plan *plan)
 	}
 }
 
+/* What the goals in nanoseconds mean here. */
+static void print_yardstick(FILE *file, const struct bench_plan *plan)
+{
+	const struct bench_goal *goal = plan->goals, *end = goal + plan->goal_count;
+	const struct bench_case *kase;
+	double ns;
+
+	while (goal < end && goal->ns <= 0)
+		goal++;
+	if (goal == end)
+		return;
+	kase = &plan->cases[goal->kase];
+	ns = 1e3 * bench_case_median(kase, bench_case_find(kase, goal->against), BENCH_P50);
+	if (goal->against == &bench_boost)
+		fprintf(file, "Goals with nanoseconds are those of a machine where boost.context "
+			"switches there and back in %g ns, and hold here as ratios to it: it took "
+			"%.1f ns during \"%s\".\n", BENCH_SWITCH_NS, ns, kase->what);
+	else
+		fprintf(file, "Goals with nanoseconds are those of a machine where boost.context "
+			"switches there and back in %g ns, and swapcontext() in %g. gyre-bench "
+			"was built without boost.context, so they hold here as ratios to "
+			"swapcontext(), which took %.0f ns during \"%s\": a rough measure, as "
+			"it enters the kernel.\n", BENCH_SWITCH_NS, BENCH_SWAPCONTEXT_NS, ns,
+			kase->what);
+}
+
 static void print_life(FILE *file, const struct bench_life *life)
 {
 	fprintf(file, "A runtime of 2 workers: opened and closed in %.0f us (goal <= %d), "
@@ -265,9 +308,11 @@ void bench_report_suite(FILE *file, const struct bench_plan *plan)
 	print_rule(file, width);
 	for (i = 0; i < plan->goal_count; i++)
 		print_row(file, rows[i], width);
-	fprintf(file, "\nMedians of %u round%s of %g s; a ratio is the median of each round's.\n",
-		plan->rounds, plan->rounds == 1 ? "" : "s", plan->seconds);
+	fprintf(file, "\nMedians of %u round%s of %g s (yield, go and alloc: %g s; a million "
+		"sleepers: one round); a ratio is the median of each round's.\n",
+		plan->rounds, plan->rounds == 1 ? "" : "s", plan->seconds, plan->seconds / 4);
 	print_floor(file, plan);
+	print_yardstick(file, plan);
 	print_life(file, &plan->life);
 	fflush(file);
 }

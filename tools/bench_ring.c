@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ON_ALL	((1u << BENCH_WORKS) - 1)
+#define ON_ALL	(BENCH_ON_NOPS | BENCH_ON_FILE)
 
 /* A closed ring's locked memory may count against its owner for some 270 ms yet. */
 #define RING_PATIENCE_NS	UINT64_C(1000000000)

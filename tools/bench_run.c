@@ -241,6 +241,7 @@ static struct bench_run *run_new(const struct bench_plan *plan, const struct ben
 	run->op_count = engine->one_thread ? kase->callers * kase->batch : kase->batch;
 	if (engine->one_caller)
 		run->op_count = 1;
+	run->block = 1;
 	run->in_caller = NAN;
 	run->awake = NAN;
 	run_init_lock(run);
@@ -381,7 +382,7 @@ static void run_measure(struct bench_run *run, bench_tick_fn *tick, void *arg,
 	*ret_start = usage_now();
 	run_set_phase(run, BENCH_MEASURE);
 	now = ret_start->ns;
-	end = now + (uint64_t)(run->plan->seconds * 1e9);
+	end = now + (uint64_t)(run->kase->seconds * 1e9);
 	while (now < end && atomic_load_explicit(&run->phase, memory_order_relaxed) != BENCH_STOP) {
 		next = tick && now + TICK_NS < end ? now + TICK_NS : end;
 		run_wait_until(run, next);
@@ -447,7 +448,7 @@ static void run_check(struct bench_run *run)
 static void run_result(const struct bench_run *run, const struct bench_hist *hist,
 		       const struct usage *start, const struct usage *end, struct bench_result *ret)
 {
-	double us_per_tick = bench_clock.ns_per_tick / 1e3;
+	double us_per_tick = bench_clock.ns_per_tick / 1e3 / run->block;
 	double ops = (double)hist->count;
 	double us = (double)(end->ns - start->ns) / 1e3;
 	uint64_t least = UINT64_MAX;
@@ -513,7 +514,7 @@ int bench_run(const struct bench_plan *plan, const struct bench_case *kase,
 
 	if (!run)
 		return bench_complain("no memory for %u callers", kase->callers);
-	if (engine->measure)
+	if (engine->measure && (!engine->alone || engine->alone & BENCH_WORK_BIT(kase->work)))
 		engine->measure(run, ret);
 	else if (!engine->open || engine->open(run) == 0)
 		run_callers(run, tick, arg, ret);

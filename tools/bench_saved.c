@@ -172,7 +172,7 @@ static bool load_case_head(const struct bench_value *from, struct bench_case *ka
 
 	kase->work = work ? bench_work_find(work) : BENCH_WORKS;
 	if (kase->work == BENCH_WORKS || !load_spin(from, &kase->spin_ns) ||
-	    !load_count(from, "callers", 1, BENCH_CALLERS_MAX, &callers) ||
+	    !load_count(from, "callers", 1, BENCH_SLEEPERS_MAX, &callers) ||
 	    !load_count(from, "batch", 1, BENCH_DEPTH_MAX, &batch))
 		return false;
 	if (bench_case_uses_file(kase) &&
@@ -184,6 +184,7 @@ static bool load_case_head(const struct bench_value *from, struct bench_case *ka
 	kase->direct = direct && direct->number > 0;
 	kase->vectored = vectored && vectored->number > 0;
 	kase->rate = rate > 0 ? rate : 0;
+	kase->seconds = bench_value_number(from, "seconds");
 	bench_case_name(kase);
 	return true;
 }
@@ -219,6 +220,7 @@ static int load_engines(const struct bench_value *engines, const char *base,
 	if (kase->engine_count == 0 || kase->engine_count > BENCH_ENGINES_MAX)
 		return refuse(saved, "is damaged: \"%s\" has no engines", kase->what);
 	kase->rounds_done = count_of(bench_value_get(engines->first, "rounds"));
+	kase->rounds = kase->rounds_done;
 	if (kase->rounds_done == 0 || kase->rounds_done > BENCH_ROUNDS_MAX)
 		return refuse(saved, "is damaged: \"%s\" has no rounds", kase->what);
 	kase->results = calloc((size_t)kase->rounds_done * kase->engine_count,
@@ -259,6 +261,9 @@ static int load_cases(const struct bench_value *cases, struct bench_saved *saved
 				      "%u. one", plan->case_count);
 		rc = load_engines(bench_value_get(at, "engines"),
 				  bench_value_string(at, "ratio_to"), saved, kase);
+		/* Of reports from before cases had times of their own. */
+		if (!(kase->seconds > 0))
+			kase->seconds = plan->seconds;
 	}
 	return rc;
 }

@@ -1,448 +1,528 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What tasks and jobs cost: nanoseconds an operation, each beside what a program
- * without them would do. Every row is one loop, timed as a whole; rows take
- * turns within a round, and the median of the rounds is told with their range.
+ * Tasks: what they cost themselves, and operations from within them. One caller
+ * starts a job on the one worker of a runtime and waits for it; what is timed,
+ * and counted into that caller's histogram, is what its tasks do there. And what
+ * does the same without gyre: POSIX threads, malloc().
  */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
+#include <malloc.h>
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <ucontext.h>
-#include <unistd.h>
+#include <sys/resource.h>
 
-#include "bench_clock.h"
+#define BLOCK		128u		/* operations between two looks at the clock */
+#define ALLOC_SIZE	64u
+#define ALLOCS		4096u		/* of one arena */
+#define JOBS		16u		/* timed together */
+#define THREAD_STACK	(16u * 1024u)
+#define SLEEPER_BYTES	6144u		/* its page, and what library and kernel keep of it */
+#define SLEEPERS_WITH_MAPPINGS 30000u
 
-#define BATCH		100
-#define SLEEPERS	100000
-#define FILE_BYTES	(1u << 20)
-#define BLOCK		4096
-#define STACK		((size_t)64 << 10)
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL	102	/* Linux 6.13 */
+#endif
 
-struct shared {
-	struct gyre *rt;
-	int fd;			/* of a file that is in the page cache; -1: none */
-	unsigned loops;
-	double ns;		/* what a loop in a task has measured */
+static int trivial(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+static int status_fault(struct bench_run *run, enum gyre_status status)
+{
+	if (status == GYRE_OK)
+		return 0;
+	return bench_fault(run, "%s: %s: %s", run->engine->name, gyre_status_name(status),
+			   gyre_last_error());
+}
+
+/* ---------------------------------------------------------------- yield -- */
+
+/* Both tasks yield from here: a CPU guesses where a switch returns to by where it did last. */
+__attribute__((__noinline__))
+static void yield_block(void)
+{
+	unsigned i;
+
+	for (i = 0; i < BLOCK; i++)
+		gyre_yield();
+}
+
+static int yield_partner(void *arg)
+{
+	const bool *ended = arg;
+
+	while (!*ended)
+		yield_block();
+	return 0;
+}
+
+static int yield_root(void *arg)
+{
+	struct bench_caller *caller = arg;
+	bool going = true, ended = false;
+	enum gyre_status status = gyre_go(yield_partner, &ended, NULL);
+	uint64_t since = bench_ticks();
+
+	caller->run->block = BLOCK;
+	while (going && status == GYRE_OK) {
+		yield_block();
+		going = bench_note_block(caller, &since);
+	}
+	ended = true;
+	status_fault(caller->run, status != GYRE_OK ? status : gyre_join_all());
+	return 0;
+}
+
+/* ------------------------------------------------------------------- go -- */
+
+static enum gyre_status go_block(struct gyre_task **tasks, unsigned n)
+{
+	enum gyre_status status = GYRE_OK;
+	unsigned i, started;
+
+	for (started = 0; started < n && status == GYRE_OK; started++)
+		status = gyre_go(trivial, NULL, &tasks[started]);
+	if (status != GYRE_OK)
+		started--;
+	for (i = 0; i < started; i++)
+		if (gyre_join(tasks[i], NULL) != GYRE_OK && status == GYRE_OK)
+			status = gyre_last_status();
+	return status;
+}
+
+static int go_root(void *arg)
+{
+	struct bench_caller *caller = arg;
+	unsigned n = caller->op_count, times = n < BLOCK ? BLOCK / n : 1, i;
+	struct gyre_task **tasks = calloc(n, sizeof(*tasks));
+	enum gyre_status status = tasks ? GYRE_OK : GYRE_NO_MEMORY;
+	uint64_t since = bench_ticks();
+	bool going = true;
+
+	caller->run->block = times * n;
+	while (going && status == GYRE_OK) {
+		for (i = 0; i < times && status == GYRE_OK; i++)
+			status = go_block(tasks, n);
+		going = bench_note_block(caller, &since);
+	}
+	status_fault(caller->run, status);
+	free(tasks);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- alloc -- */
+
+static int alloc_job(void *arg)
+{
+	unsigned i;
+
+	(void)arg;
+	for (i = 0; i < ALLOCS; i++)
+		if (!gyre_alloc(ALLOC_SIZE))
+			return -1;
+	return 0;
+}
+
+static int alloc_root(void *arg)
+{
+	struct bench_caller *caller = arg;
+	enum gyre_status status = GYRE_OK;
+	uint64_t since = bench_ticks();
+	bool going = true;
+	int failed = 0;
+
+	caller->run->block = ALLOCS;
+	while (going && status == GYRE_OK && failed == 0) {
+		status = gyre_block_on(NULL, alloc_job, NULL, NULL, &failed);
+		going = bench_note_block(caller, &since);
+	}
+	status_fault(caller->run, failed ? GYRE_NO_MEMORY : status);
+	return 0;
+}
+
+/* ---------------------------------------- jobs and operations, many at once -- */
+
+struct worker_task {
+	struct bench_caller *caller;
+	struct bench_op *op;
+};
+
+static int jobs_main(void *arg)
+{
+	const struct worker_task *task = arg;
+	enum gyre_status status = GYRE_OK;
+	uint64_t since = bench_ticks();
+	bool going = true;
+	unsigned i;
+
+	while (going && status == GYRE_OK) {
+		for (i = 0; i < JOBS && status == GYRE_OK; i++)
+			status = gyre_block_on(NULL, trivial, NULL, NULL, NULL);
+		going = bench_note_block(task->caller, &since);
+	}
+	status_fault(task->caller->run, status);
+	return 0;
+}
+
+static void prep(struct io_uring_sqe *sqe, void *arg)
+{
+	bench_op_prep(sqe, arg);
+}
+
+static int do_op(const struct worker_task *task)
+{
+	struct bench_op *op = task->op;
+	enum gyre_status status;
+
+	bench_op_next(task->caller, op);
+	switch (op->kind) {
+	case BENCH_OP_READ:
+		op->res = (int32_t)gyre_pread(NULL, op->fd, op->buf, op->len, (off_t)op->offset);
+		break;
+	case BENCH_OP_WRITE:
+		op->res = (int32_t)gyre_pwrite(NULL, op->fd, op->buf, op->len, (off_t)op->offset);
+		break;
+	case BENCH_OP_DURABLE:
+		op->res = (int32_t)gyre_write_durable(NULL, op->fd, op->buf, op->len,
+						      (off_t)op->offset);
+		break;
+	default:
+		status = gyre_call(NULL, prep, op, &op->res);
+		if (status != GYRE_OK)
+			return status_fault(task->caller->run, status);
+	}
+	if (bench_op_good(op))
+		return 0;
+	if (op->res < 0 && gyre_last_status() != GYRE_OK)
+		return status_fault(task->caller->run, gyre_last_status());
+	return bench_op_fault(task->caller, op);
+}
+
+static int ops_main(void *arg)
+{
+	const struct worker_task *task = arg;
+	uint64_t now, since = bench_ticks();
+	bool going = true;
+
+	while (going && do_op(task) == 0) {
+		now = bench_ticks();
+		going = bench_note(task->caller, since, now, 1);
+		since = now;
+	}
+	return 0;
+}
+
+static int many_root(void *arg)
+{
+	struct bench_caller *caller = arg;
+	bool jobs = caller->run->kase->work == BENCH_JOB;
+	struct worker_task *tasks = calloc(caller->op_count, sizeof(*tasks));
+	enum gyre_status status = tasks ? GYRE_OK : GYRE_NO_MEMORY;
+	unsigned i;
+
+	if (jobs)
+		caller->run->block = JOBS;
+	for (i = 0; i < caller->op_count && status == GYRE_OK; i++) {
+		tasks[i] = (struct worker_task){ caller, &caller->ops[i] };
+		status = gyre_go(jobs ? jobs_main : ops_main, &tasks[i], NULL);
+	}
+	status_fault(caller->run, status);
+	status_fault(caller->run, gyre_join_all());
+	free(tasks);
+	return 0;
+}
+
+/* ------------------------------------------------------------- sleepers -- */
+
+static double now_us(void)
+{
+	return (double)bench_now_ns() / 1e3;
+}
+
+static double cpu_us(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6 +
+	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+/* Without what the allocator keeps of an earlier round, or that would count as had before. */
+static double rss(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+	return bench_number_in("/proc/self/smaps_rollup", "Rss:") * 1024;
+}
+
+/* From start to the last one's end. */
+struct sleepers {
+	struct bench_run *run;
+	unsigned count;
+	double start_us, wake_us, bytes;	/* of all */
 	bool failed;
 };
 
-struct row {
-	const char *name;
-	const char *against;	/* whose row it is held against; NULL: it stands for itself */
-	unsigned loops;
-	double (*run)(struct shared *shared, unsigned loops);	/* ns an operation; < 0: failed */
-	double ns[BENCH_ROUNDS_MAX];
-};
-
-static double since(uint64_t start_ns, unsigned loops)
+/* Whether the kernel guards a stack without a mapping, of which a process has some 65,000. */
+static bool guards_are_free(void)
 {
-	return (double)(bench_now_ns() - start_ns) / loops;
+	void *page = mmap(NULL, BENCH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			  0);
+	bool free = page != MAP_FAILED && madvise(page, BENCH_PAGE, MADV_GUARD_INSTALL) == 0;
+
+	if (page != MAP_FAILED)
+		munmap(page, BENCH_PAGE);
+	return free;
 }
 
-static int do_nothing(void *arg)
+unsigned bench_sleepers_max(void)
 {
-	(void)arg;
-	return 0;
+	uint64_t most = bench_memory_size() / 2 / SLEEPER_BYTES;
+
+	if (!guards_are_free() && most > SLEEPERS_WITH_MAPPINGS)
+		most = SLEEPERS_WITH_MAPPINGS;
+	return most < BENCH_SLEEPERS_MAX ? (unsigned)most : BENCH_SLEEPERS_MAX;
 }
 
-/* ------------------------------------------------------------- in a task -- */
-
-static int yield_again(void *arg)
-{
-	const struct shared *shared = arg;
-	unsigned i;
-
-	for (i = 0; i < shared->loops; i++)
-		gyre_yield();
-	return 0;
-}
-
-static int loop_yield(void *arg)
-{
-	struct shared *shared = arg;
-	uint64_t start_ns;
-	unsigned i;
-
-	shared->failed = gyre_go(yield_again, shared, NULL) != GYRE_OK;
-	start_ns = bench_now_ns();
-	for (i = 0; i < shared->loops; i++)
-		gyre_yield();
-	shared->ns = since(start_ns, shared->loops);
-	return 0;
-}
-
-static int loop_go(void *arg)
-{
-	struct shared *shared = arg;
-	uint64_t start_ns = bench_now_ns();
-	struct gyre_task *task;
-	unsigned i;
-
-	for (i = 0; i < shared->loops && !shared->failed; i++)
-		shared->failed = gyre_go(do_nothing, NULL, &task) != GYRE_OK ||
-				 gyre_join(task, NULL) != GYRE_OK;
-	shared->ns = since(start_ns, shared->loops);
-	return 0;
-}
-
-static int loop_hundreds(void *arg)
-{
-	struct shared *shared = arg;
-	uint64_t start_ns = bench_now_ns();
-	struct gyre_task *tasks[BATCH];
-	unsigned i, k;
-
-	for (i = 0; i < shared->loops / BATCH && !shared->failed; i++) {
-		for (k = 0; k < BATCH && !shared->failed; k++)
-			shared->failed = gyre_go(do_nothing, NULL, &tasks[k]) != GYRE_OK;
-		for (k = 0; k < BATCH && !shared->failed; k++)
-			shared->failed = gyre_join(tasks[k], NULL) != GYRE_OK;
-	}
-	shared->ns = since(start_ns, shared->loops);
-	return 0;
-}
-
-static int loop_job(void *arg)
-{
-	struct shared *shared = arg;
-	uint64_t start_ns = bench_now_ns();
-	unsigned i;
-
-	for (i = 0; i < shared->loops && !shared->failed; i++)
-		shared->failed = gyre_block_on(NULL, do_nothing, NULL, NULL, NULL) != GYRE_OK;
-	shared->ns = since(start_ns, shared->loops);
-	return 0;
-}
-
-static int loop_alloc(void *arg)
-{
-	struct shared *shared = arg;
-	uint64_t start_ns = bench_now_ns();
-	unsigned i;
-
-	for (i = 0; i < shared->loops && !shared->failed; i++)
-		shared->failed = !gyre_alloc(64);
-	shared->ns = since(start_ns, shared->loops);
-	return 0;
-}
-
-static int loop_read(void *arg)
-{
-	struct shared *shared = arg;
-	uint64_t start_ns = bench_now_ns();
-	char block[BLOCK];
-	unsigned i;
-
-	for (i = 0; i < shared->loops && !shared->failed; i++)
-		shared->failed = gyre_pread(NULL, shared->fd, block, BLOCK,
-					    (off_t)i % (FILE_BYTES / BLOCK) * BLOCK) != BLOCK;
-	shared->ns = since(start_ns, shared->loops);
-	return 0;
-}
-
-static double in_a_task(struct shared *shared, unsigned loops, gyre_task_fn *fn)
-{
-	shared->loops = loops;
-	shared->failed = false;
-	if (gyre_block_on(shared->rt, fn, shared, NULL, NULL) != GYRE_OK)
-		return -1;
-	return shared->failed ? -1 : shared->ns;
-}
-
-static double run_yield(struct shared *shared, unsigned loops)
-{
-	return in_a_task(shared, loops, loop_yield);
-}
-
-static double run_go(struct shared *shared, unsigned loops)
-{
-	return in_a_task(shared, loops, loop_go);
-}
-
-static double run_hundreds(struct shared *shared, unsigned loops)
-{
-	return in_a_task(shared, loops, loop_hundreds);
-}
-
-static double run_job(struct shared *shared, unsigned loops)
-{
-	return in_a_task(shared, loops, loop_job);
-}
-
-static double run_alloc(struct shared *shared, unsigned loops)
-{
-	return in_a_task(shared, loops, loop_alloc);
-}
-
-static double run_task_read(struct shared *shared, unsigned loops)
-{
-	return in_a_task(shared, loops, loop_read);
-}
-
-/* ------------------------------------------------------- without a task -- */
-
-static void prep_nop(struct io_uring_sqe *sqe, void *arg)
-{
-	(void)arg;
-	io_uring_prep_nop(sqe);
-}
-
-static double run_foreign_nop(struct shared *shared, unsigned loops)
-{
-	uint64_t start_ns = bench_now_ns();
-	unsigned i;
-
-	for (i = 0; i < loops; i++)
-		if (gyre_call(shared->rt, prep_nop, NULL, NULL) != GYRE_OK)
-			return -1;
-	return since(start_ns, loops);
-}
-
-static double run_foreign_job(struct shared *shared, unsigned loops)
-{
-	uint64_t start_ns = bench_now_ns();
-	unsigned i;
-
-	for (i = 0; i < loops; i++)
-		if (gyre_block_on(shared->rt, do_nothing, NULL, NULL, NULL) != GYRE_OK)
-			return -1;
-	return since(start_ns, loops);
-}
-
-static ucontext_t here, there;
-
-static void switch_back(void)
-{
-	for (;;)
-		swapcontext(&there, &here);
-}
-
-static double run_ucontext(struct shared *shared, unsigned loops)
-{
-	void *stack = malloc(STACK);
-	uint64_t start_ns;
-	unsigned i;
-
-	(void)shared;
-	if (!stack)
-		return -1;
-	getcontext(&there);
-	there.uc_stack.ss_sp = stack;
-	there.uc_stack.ss_size = STACK;
-	makecontext(&there, switch_back, 0);
-	start_ns = bench_now_ns();
-	for (i = 0; i < loops; i++)
-		swapcontext(&here, &there);
-	free(stack);
-	return since(start_ns, loops);
-}
-
-static void *thread_main(void *arg)
-{
-	return arg;
-}
-
-static double run_pthread(struct shared *shared, unsigned loops)
-{
-	uint64_t start_ns = bench_now_ns();
-	pthread_t thread;
-	unsigned i;
-
-	(void)shared;
-	for (i = 0; i < loops; i++)
-		if (pthread_create(&thread, NULL, thread_main, NULL) != 0 ||
-		    pthread_join(thread, NULL) != 0)
-			return -1;
-	return since(start_ns, loops);
-}
-
-static double run_malloc(struct shared *shared, unsigned loops)
-{
-	uint64_t start_ns = bench_now_ns();
-	void *volatile ptr;	/* or the compiler would leave both out */
-	unsigned i;
-
-	(void)shared;
-	for (i = 0; i < loops; i++) {
-		ptr = malloc(64);
-		free(ptr);
-	}
-	return since(start_ns, loops);
-}
-
-static double run_pread(struct shared *shared, unsigned loops)
-{
-	uint64_t start_ns = bench_now_ns();
-	char block[BLOCK];
-	unsigned i;
-
-	for (i = 0; i < loops; i++)
-		if (pread(shared->fd, block, BLOCK,
-			  (off_t)i % (FILE_BYTES / BLOCK) * BLOCK) != BLOCK)
-			return -1;
-	return since(start_ns, loops);
-}
-
-/* ---------------------------------------------------------------- memory -- */
-
-static double rss_bytes(void)
-{
-	unsigned long pages = 0;
-	FILE *file = fopen("/proc/self/statm", "r");
-
-	if (file && fscanf(file, "%*u %lu", &pages) != 1)
-		pages = 0;
-	if (file)
-		fclose(file);
-	return (double)pages * (double)sysconf(_SC_PAGESIZE);
-}
-
-static int sleep_long(void *arg)
+static int sleeper(void *arg)
 {
 	(void)arg;
 	gyre_sleep(GYRE_FOREVER);
 	return 0;
 }
 
-/* They all sleep when this has yielded; then the job ends, and they with it. */
-static int start_sleepers(void *arg)
+/* Its end ends them all. */
+static int sleepers_root(void *arg)
 {
-	struct shared *shared = arg;
-	double before = rss_bytes();
+	struct sleepers *sleepers = arg;
+	double bytes = rss(), since = now_us();
+	enum gyre_status status = GYRE_OK;
 	unsigned i;
 
-	for (i = 0; i < SLEEPERS && !shared->failed; i++)
-		shared->failed = gyre_go(sleep_long, NULL, NULL) != GYRE_OK;
+	for (i = 0; i < sleepers->count && status == GYRE_OK; i++)
+		status = gyre_go(sleeper, NULL, NULL);
+	sleepers->failed = status_fault(sleepers->run, status) < 0;
 	gyre_yield();
-	shared->ns = (rss_bytes() - before) / SLEEPERS;
+	sleepers->start_us = now_us() - since;
+	sleepers->bytes = rss() - bytes;
+	sleepers->wake_us = now_us();
 	return 0;
 }
 
-/* ----------------------------------------------------------------- rows -- */
-
-static struct row rows[] = {
-	{ "two yields, there and back", "swapcontext, there and back", 500000, run_yield, { 0 } },
-	{ "swapcontext, there and back", NULL, 200000, run_ucontext, { 0 } },
-	{ "gyre_go and gyre_join", "pthread_create and pthread_join", 300000, run_go, { 0 } },
-	{ "the same in hundreds", "pthread_create and pthread_join", 300000, run_hundreds, { 0 } },
-	{ "pthread_create and pthread_join", NULL, 2000, run_pthread, { 0 } },
-	{ "gyre_block_on in a task", NULL, 200000, run_job, { 0 } },
-	{ "gyre_block_on in a thread", "gyre_call of a NOP in a thread", 30000, run_foreign_job,
-	  { 0 } },
-	{ "gyre_call of a NOP in a thread", NULL, 30000, run_foreign_nop, { 0 } },
-	{ "gyre_alloc of 64 bytes", "malloc and free of 64 bytes", 500000, run_alloc, { 0 } },
-	{ "malloc and free of 64 bytes", NULL, 500000, run_malloc, { 0 } },
-	{ "cached gyre_pread in a task", "pread of the same", 100000, run_task_read, { 0 } },
-	{ "pread of the same", NULL, 100000, run_pread, { 0 } },
-};
-#define ROWS (sizeof(rows) / sizeof(rows[0]))
-
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median_of(const char *name, unsigned rounds)
-{
-	size_t i;
-
-	for (i = 0; i < ROWS; i++)
-		if (strcmp(rows[i].name, name) == 0)
-			return rows[i].ns[rounds / 2];
-	return 0;
-}
-
-static void tell(unsigned rounds)
-{
-	size_t i;
-
-	for (i = 0; i < ROWS; i++)
-		qsort(rows[i].ns, rounds, sizeof(rows[i].ns[0]), by_size);
-	printf("%-34s %10s   %-21s %s\n", "", "ns", "range", "held against");
-	for (i = 0; i < ROWS; i++) {
-		const struct row *row = &rows[i];
-		double median = row->ns[rounds / 2];
-
-		printf("%-34s %10.1f   %8.1f .. %-9.1f", row->name, median, row->ns[0],
-		       row->ns[rounds - 1]);
-		if (row->against)
-			printf(" %.3f of: %s", median / median_of(row->against, rounds),
-			       row->against);
-		printf("\n");
-	}
-}
-
-/* A megabyte where temporary files go, read once. -1: none. */
-static int open_file(void)
-{
-	static char block[BLOCK];
-	const char *dir = getenv("TMPDIR");
-	int fd = open(dir && *dir ? dir : ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	unsigned i;
-
-	for (i = 0; fd >= 0 && i < FILE_BYTES / BLOCK; i++)
-		if (write(fd, block, BLOCK) != BLOCK) {
-			close(fd);
-			return -1;
-		}
-	return fd;
-}
-
-static int measure_rows(struct shared *shared, const struct bench_plan *plan)
-{
-	unsigned round;
-	size_t i;
-
-	for (round = 0; round < plan->rounds; round++) {
-		if (!plan->quiet)
-			fprintf(stderr, "\rround %u of %u", round + 1, plan->rounds);
-		for (i = 0; i < ROWS; i++) {
-			rows[i].ns[round] = rows[i].run(shared, rows[i].loops);
-			if (rows[i].ns[round] < 0)
-				return bench_complain("%s failed: %s", rows[i].name,
-						      gyre_last_error());
-		}
-	}
-	if (!plan->quiet)
-		fprintf(stderr, "\r                    \r");
-	return 0;
-}
-
-int bench_tasks(const struct bench_plan *plan)
+static int tasks_sleep(struct sleepers *sleepers)
 {
 	struct gyre_options options = GYRE_OPTIONS_INIT;
-	struct shared shared = { .fd = open_file() };
-	double bytes = 0;
-	int rc;
+	enum gyre_status status;
+	struct gyre *rt;
 
-	if (shared.fd < 0)
-		return bench_complain("no temporary file can be made in $TMPDIR or here: %s",
-				      strerror(errno));
 	options.workers = 1;
-	options.arena_max = (size_t)1 << 30;
-	if (gyre_open(&options, &shared.rt) != GYRE_OK) {
-		close(shared.fd);
-		return bench_complain("%s", gyre_last_error());
-	}
-	rc = measure_rows(&shared, plan);
-	if (rc == 0) {
-		bytes = in_a_task(&shared, 1, start_sleepers);
-		rc = bytes < 0 ? bench_complain("%d tasks could not be started", SLEEPERS) : 0;
-	}
-	gyre_free(shared.rt);
-	close(shared.fd);
-	if (rc == 0) {
-		tell(plan->rounds);
-		printf("%-34s %10.0f bytes, of %d\n", "memory of a task that sleeps", bytes,
-		       SLEEPERS);
-	}
-	return rc;
+	options.spin_ns = sleepers->run->kase->spin_ns;
+	status = gyre_open(&options, &rt);
+	if (status_fault(sleepers->run, status) < 0)
+		return -1;
+	/* What the first job brings along is not the sleepers'. */
+	status = gyre_block_on(rt, trivial, NULL, NULL, NULL);
+	if (status == GYRE_OK)
+		status = gyre_block_on(rt, sleepers_root, sleepers, NULL, NULL);
+	sleepers->wake_us = now_us() - sleepers->wake_us;
+	gyre_free(rt);
+	return sleepers->failed ? -1 : status_fault(sleepers->run, status);
 }
+
+static pthread_mutex_t bed = PTHREAD_MUTEX_INITIALIZER;
+
+static void *thread_sleeper(void *arg)
+{
+	(void)arg;
+	pthread_mutex_lock(&bed);
+	pthread_mutex_unlock(&bed);
+	return NULL;
+}
+
+/* Stacks of our own: the C library would keep its, and the next round find them in memory. */
+static int threads_sleep(struct sleepers *sleepers)
+{
+	size_t size = (size_t)sleepers->count * THREAD_STACK;
+	pthread_t *threads = calloc(sleepers->count, sizeof(*threads));
+	char *stacks = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned i, started = 0;
+	double bytes, since;
+	pthread_attr_t attr;
+	int rc = threads && stacks != MAP_FAILED ? 0 : ENOMEM;
+
+	pthread_attr_init(&attr);
+	pthread_mutex_lock(&bed);
+	bytes = rss();
+	since = now_us();
+	while (started < sleepers->count && rc == 0) {
+		pthread_attr_setstack(&attr, stacks + started * (size_t)THREAD_STACK, THREAD_STACK);
+		rc = pthread_create(&threads[started], &attr, thread_sleeper, NULL);
+		started += rc == 0;
+	}
+	sleepers->start_us = now_us() - since;
+	sleepers->bytes = rss() - bytes;
+	sleepers->wake_us = now_us();
+	pthread_mutex_unlock(&bed);
+	for (i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+	sleepers->wake_us = now_us() - sleepers->wake_us;
+	pthread_attr_destroy(&attr);
+	if (stacks != MAP_FAILED)
+		munmap(stacks, size);
+	free(threads);
+	errno = rc;
+	return rc == 0 ? 0 : bench_fault(sleepers->run, "%s: no thread %u of %u: %m (errno %d)",
+					 sleepers->run->engine->name, started, sleepers->count, rc);
+}
+
+/* Again and again while there is time, and once at least; the last one's figures. */
+static int measure_sleepers(struct bench_run *run, int (*sleep_all)(struct sleepers *sleepers),
+			    struct bench_result *ret)
+{
+	struct sleepers sleepers = { .run = run, .count = run->kase->callers };
+	double since = now_us(), cpu = cpu_us(), us, ops = 0;
+	unsigned i;
+
+	do {
+		if (sleep_all(&sleepers) < 0)
+			return -1;
+		ops += sleepers.count;
+		us = now_us() - since;
+	} while (us < run->kase->seconds * 1e6);
+	for (i = 0; i < BENCH_METRICS; i++)
+		ret->value[i] = NAN;
+	ret->value[BENCH_OPS] = ops / us * 1e6;
+	ret->value[BENCH_CPU_US] = (cpu_us() - cpu) / ops;
+	ret->value[BENCH_CPU_PERCENT] = (cpu_us() - cpu) / us * 100;
+	ret->value[BENCH_RSS] = sleepers.bytes / sleepers.count;
+	ret->value[BENCH_START] = sleepers.start_us / sleepers.count;
+	ret->value[BENCH_WAKE] = sleepers.wake_us / sleepers.count;
+	return 0;
+}
+
+/* ---------------------------------------------------------------- task -- */
+
+static int task_open(struct bench_run *run)
+{
+	struct gyre_options options = GYRE_OPTIONS_INIT;
+	struct gyre *rt;
+	enum gyre_status status;
+
+	options.workers = 1;
+	options.spin_ns = run->kase->spin_ns;
+	status = gyre_open(&options, &rt);
+	if (status_fault(run, status) < 0)
+		return -1;
+	run->state = rt;
+	return 0;
+}
+
+static void task_close(struct bench_run *run)
+{
+	gyre_free(run->state);
+}
+
+static void task_loop(struct bench_caller *caller)
+{
+	gyre_task_fn *root = caller->run->kase->work == BENCH_YIELD ? yield_root :
+			     caller->run->kase->work == BENCH_GO ? go_root :
+			     caller->run->kase->work == BENCH_ALLOC ? alloc_root : many_root;
+
+	status_fault(caller->run, gyre_block_on(caller->run->state, root, caller, NULL, NULL));
+}
+
+static int task_measure(struct bench_run *run, struct bench_result *ret)
+{
+	return measure_sleepers(run, tasks_sleep, ret);
+}
+
+const struct bench_engine bench_task = {
+	.name = "task",
+	.about = "tasks on one worker: callers x batch of them at once",
+	.works = BENCH_ON_NOPS | BENCH_ON_FILE | BENCH_ON_TASKS,
+	.one_thread = true,
+	.ours = true,
+	.alone = BENCH_WORK_BIT(BENCH_SLEEPERS),
+	.measure = task_measure,
+	.open = task_open,
+	.close = task_close,
+	.loop = task_loop,
+};
+
+/* ------------------------------------------------------- without gyre -- */
+
+static void *thread_trivial(void *arg)
+{
+	return arg;
+}
+
+static void pthread_loop(struct bench_caller *caller)
+{
+	unsigned n = caller->op_count, i, started;
+	pthread_t *threads = calloc(n, sizeof(*threads));
+	uint64_t since = bench_ticks();
+	int rc = threads ? 0 : ENOMEM;
+	bool going = true;
+
+	caller->run->block = n;
+	while (going && rc == 0) {
+		for (started = 0; started < n && rc == 0; started++)
+			rc = pthread_create(&threads[started], NULL, thread_trivial, NULL);
+		started -= rc != 0;
+		for (i = 0; i < started; i++)
+			pthread_join(threads[i], NULL);
+		going = bench_note_block(caller, &since);
+	}
+	free(threads);
+	errno = rc;
+	if (rc != 0)
+		bench_fault(caller->run, "pthread: no thread: %m (errno %d)", rc);
+}
+
+static int pthread_measure(struct bench_run *run, struct bench_result *ret)
+{
+	return measure_sleepers(run, threads_sleep, ret);
+}
+
+const struct bench_engine bench_pthread = {
+	.name = "pthread",
+	.about = "pthread_create() and pthread_join(); sleepers in a mutex",
+	.works = BENCH_WORK_BIT(BENCH_GO) | BENCH_WORK_BIT(BENCH_SLEEPERS),
+	.one_thread = true,
+	.few = true,
+	.alone = BENCH_WORK_BIT(BENCH_SLEEPERS),
+	.measure = pthread_measure,
+	.loop = pthread_loop,
+};
+
+static void malloc_loop(struct bench_caller *caller)
+{
+	uint64_t since = bench_ticks();
+	unsigned i;
+
+	caller->run->block = ALLOCS;
+	do {
+		for (i = 0; i < ALLOCS; i++) {
+			void *ptr = malloc(ALLOC_SIZE);
+
+			/* It is used, for all that the compiler knows. */
+			__asm__ volatile("" : "+r"(ptr) : : "memory");
+			free(ptr);
+		}
+	} while (bench_note_block(caller, &since));
+}
+
+const struct bench_engine bench_malloc = {
+	.name = "malloc",
+	.about = "malloc() and free()",
+	.works = BENCH_WORK_BIT(BENCH_ALLOC),
+	.one_thread = true,
+	.loop = malloc_loop,
+};

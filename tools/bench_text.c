@@ -41,6 +41,8 @@ char *bench_text_figure(char *buf, size_t size, double value)
 {
 	if (isnan(value))
 		snprintf(buf, size, "-");
+	else if (value > 0 && value < 0.0995)
+		snprintf(buf, size, "%.4f", value);
 	else if (value < 99.995)
 		snprintf(buf, size, "%.2f", value);
 	else if (value < 999.95)
