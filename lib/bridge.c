@@ -202,11 +202,6 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
 		gyre__thread_leave(self);
 		return gyre__fail("gyre_call", GYRE_INVALID, "prep is NULL");
 	}
-	status = gyre__thread_make_reply(self, "gyre_call");
-	if (gyre__unlikely(status != GYRE_OK)) {
-		gyre__thread_leave(self);
-		return status;
-	}
 	home = gyre__thread_home(self, rt);
 	gyre__count(&home->calls, 1);
 	batch_of_one(self, prep, arg);
@@ -241,10 +236,8 @@ static ssize_t bridge_call(struct gyre__thread *self, struct gyre *rt, const cha
 	struct gyre__batch *batch;
 	struct gyre_op op;		/* nobody else knows it */
 	gyre__verdict verdict;
-	enum gyre_status status = gyre__thread_make_reply(self, function);
+	enum gyre_status status;
 
-	if (status != GYRE_OK)
-		return gyre_status_errno(status);
 	batch = batch_of_one(self, prep, arg);
 	gyre__set_if_changed(batch->flags, flags);
 	if (timeout_ns)
@@ -468,13 +461,9 @@ static enum gyre_status callv_inside(struct gyre__thread *self, struct gyre *rt,
 		return gyre__fail("gyre_callv", GYRE_INVALID, "ops[0].worker names worker %u of %u",
 				  ops[0].worker - 1, rt->crew->count);
 	}
-	status = gyre__thread_make_reply(self, "gyre_callv");
-	if (gyre__unlikely(status == GYRE_OK && !gyre__thread_make_arrays(self, count)))
-		status = gyre__fail("gyre_callv", GYRE_NO_MEMORY, "out of memory for %u ops",
-				    count);
-	if (gyre__unlikely(status != GYRE_OK)) {
-		answer_unsent(ops, count, status);
-		return status;
+	if (gyre__unlikely(!gyre__thread_make_arrays(self, count))) {
+		answer_unsent(ops, count, GYRE_NO_MEMORY);
+		return gyre__fail("gyre_callv", GYRE_NO_MEMORY, "out of memory for %u ops", count);
 	}
 	status = travel_with(self, rt, ops, count);
 	if (gyre__unlikely(status != GYRE_OK)) {

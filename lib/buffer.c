@@ -314,8 +314,6 @@ enum gyre_status gyre_buffer_get(struct gyre *rt, size_t len, struct gyre_buffer
 		status = gyre__fail(__func__, GYRE_INVALID, "a buffer has 1 byte to 1 GiB, not %zu",
 				    len);
 	else
-		status = gyre__thread_make_reply(self, __func__);
-	if (status == GYRE_OK)
 		status = buffer_get(self, rt, len, ret);
 	gyre__thread_leave(self);
 	return status;

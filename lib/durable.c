@@ -426,8 +426,6 @@ static int sync_inside(struct party *party)
 			     strerror(-rc));
 		return rc;
 	}
-	if (gyre__thread_make_reply(party->self, party->function) != GYRE_OK)
-		return gyre_status_errno(party->self->last_status);
 	name_file(party, &st);
 	lock(durable);
 	party_enter(durable, party);
@@ -774,8 +772,6 @@ static ssize_t write_inside(struct party *party)
 		party->found_failed = true;
 		return report_flush(party, GYRE_EFFECT_NONE);
 	}
-	if (gyre__thread_make_reply(party->self, party->function) != GYRE_OK)
-		return gyre_status_errno(party->self->last_status);
 	if (party->len == 0) {
 		gyre__thread_succeed(party->self);
 		return 0;

@@ -538,8 +538,7 @@ int gyre_close_fd(struct gyre *rt, int fd)
 	if (status != GYRE_OK)
 		return gyre_status_errno(status);
 	gyre__count(&gyre__thread_home(self, rt)->calls, 1);
-	status = gyre__thread_make_reply(self, __func__);
-	if (status == GYRE_OK && fd >= 0) {
+	if (fd >= 0) {
 		gyre__durable_let_finish(rt->durable, fd);
 		for (i = 0; i < rt->crew->count; i++)
 			if (!gyre__ring_is_idle(&rt->crew->worker[i]->ring))
@@ -547,10 +546,7 @@ int gyre_close_fd(struct gyre *rt, int fd)
 						     &fd);
 		res = gyre__sys->close(fd);
 	}
-	if (status == GYRE_OK)
-		gyre__thread_succeed(self);
-	else
-		res = gyre_status_errno(status);
+	gyre__thread_succeed(self);
 	gyre__thread_leave(self);
 	return res;
 }

@@ -420,12 +420,10 @@ static enum gyre_status run_from_thread(struct gyre__thread *self, struct gyre *
 					struct gyre_job *handle,
 					const struct gyre_job_options *options)
 {
-	enum gyre_status status = gyre__thread_make_reply(self, "gyre_block_on");
 	struct gyre__worker *worker;
+	enum gyre_status status;
 	bool woken;
 
-	if (status != GYRE_OK)
-		return status;
 	batch_control(&self->batch, handle, control_start);
 	gyre__store(&handle->word, (uintptr_t)&self->reply.waiter, relaxed);
 	do {
@@ -619,11 +617,6 @@ static enum gyre_status wait_in_task(struct gyre__thread *self, struct gyre_job 
 static enum gyre_status wait_in_thread(struct gyre__thread *self, struct gyre_job *handle,
 				       uint64_t timeout_ns)
 {
-	enum gyre_status status = gyre__thread_make_reply(self, "gyre_job_wait");
-
-	if (status != GYRE_OK)
-		return gyre__fail("gyre_job_wait", GYRE_BUSY, "no eventfd to wait in (see "
-				  "RLIMIT_NOFILE); the handle is still good");
 	gyre__reply_expect(&self->reply);
 	if (!gyre__job_await(handle, &self->reply.waiter)) {
 		gyre__reply_forget(&self->reply);

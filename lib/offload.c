@@ -206,11 +206,8 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 				      struct gyre *rt, struct offloaded *call)
 {
 	struct gyre__wait wait = { .what = function };
-	enum gyre_status status = gyre__thread_make_reply(self, function);
 	int rc;
 
-	if (status != GYRE_OK)
-		return status;
 	call->caller = self;
 	call->rt = rt;
 	call->job = gyre__thread_job(self);

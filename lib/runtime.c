@@ -147,7 +147,7 @@ enum gyre_status gyre__fail_system(const char *function, int error, const char *
 	errno = -error;
 	return gyre__fail(function, GYRE_SYSTEM, "%s failed: %s%s", step, strerror(-error),
 			  error == -EMFILE ? " (raise RLIMIT_NOFILE: a worker holds three "
-			  "descriptors, a calling thread one)" : "");
+			  "descriptors)" : "");
 }
 
 /* ------------------------------------------------------- open and close -- */

@@ -59,7 +59,6 @@ static void thread_unlink(struct gyre__thread *self)
 
 static void thread_free(struct gyre__thread *self)
 {
-	gyre__reply_done(&self->reply);
 	gyre__free(self->arrays);
 	gyre__free(self->last_panic);
 	gyre__free(self);
@@ -80,9 +79,8 @@ static void thread_exit(void *value)
 }
 
 /*
- * In a forked child, the lock held: of all threads only this one is left, and it
- * shares its eventfd with its twin in the parent. A new one is made when needed.
- * The others' contexts stay where they are: one may have been caught in a change.
+ * In a forked child, the lock held: of all threads only this one is left. The
+ * others' contexts stay where they are: one may have been caught in a change.
  */
 static void start_over_in_child(void)
 {
@@ -100,7 +98,6 @@ static void start_over_in_child(void)
 		self->worker = NULL;
 		self->running = (struct gyre__running){ NULL, NULL };
 		gyre__store(&self->inside, NULL, relaxed);
-		gyre__reply_done(&self->reply);
 	}
 	unlock_threads();
 }
@@ -121,12 +118,12 @@ static struct gyre__thread *thread_new(void)
 
 	if (!self)
 		return NULL;
-	self->reply.eventfd = -1;
 	self->batch.waiter = &self->reply.waiter;
 	lock_threads();
 	guarded = guard_fork();
 	if (guarded) {
 		self->number = threads_come++;
+		gyre__reply_init(&self->reply, self->number);
 		self->next = threads;
 		if (threads)
 			threads->prev = self;
@@ -162,7 +159,6 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 	self->running = (struct gyre__running){ task, NULL };
 	self->batch.waiter = &self->task_waiter.waiter;
 	self->reply.one_verdict = 0;
-	self->reply.eventfd = -1;
 	gyre__store(&self->inside, NULL, relaxed);
 	self->visits = NULL;
 	self->helps = NULL;
@@ -187,18 +183,6 @@ void gyre__thread_task_done(struct gyre__task *task)
 	gyre__context_drop(self->context);
 	gyre__free(self->arrays);
 	gyre__free(self->last_panic);
-}
-
-enum gyre_status gyre__thread_make_reply(struct gyre__thread *self, const char *function)
-{
-	int rc;
-
-	if (gyre__likely(gyre__reply_is_made(&self->reply)) || self->task)
-		return GYRE_OK;
-	rc = gyre__reply_init(&self->reply);
-	if (rc < 0)
-		return gyre__fail_system(function, rc, "eventfd for the calling thread");
-	return GYRE_OK;
 }
 
 bool gyre__thread_make_arrays(struct gyre__thread *self, uint32_t count)

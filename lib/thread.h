@@ -149,9 +149,6 @@ static inline bool gyre__thread_is_in_prep(const struct gyre__thread *self)
 /* For struct gyre__task_hooks: a task that has a record ends. */
 void gyre__thread_task_done(struct gyre__task *task);
 
-/* What a travelling call needs besides: the eventfd. GYRE_OK, or reported as function's failure. */
-enum gyre_status gyre__thread_make_reply(struct gyre__thread *self, const char *function);
-
 /* Arrays for count ops in self->batch. False: no memory. */
 bool gyre__thread_make_arrays(struct gyre__thread *self, uint32_t count);
 /* After the reply: keeps them for the next batch unless they are large. */

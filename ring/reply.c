@@ -1,59 +1,44 @@
 /* SPDX-License-Identifier: MIT */
 #include "reply.h"
 
-#include <errno.h>
-#include <poll.h>
-
+#include "bell.h"
 #include "ring.h"
 #include "sys.h"
 
 #define ASLEEP	UINT64_C(1)
-#define POLL_NS	(50 * GYRE__NS_PER_US)
 
 /*
- * Owner thread of ring. Whoever spins sees the word change and goes; whoever
- * has set ASLEEP is in read(eventfd) until the ring's wake list is flushed,
- * which is why its descriptor is still good then and nothing else of it is.
+ * Owner thread of ring. Whoever spins sees the word change and goes; and whoever
+ * has set ASLEEP looks from time to time, and may go just as well. So the seat is
+ * read before: the record may be gone by the time that its bell is rung.
  */
 static void reply_give(struct gyre__waiter *waiter, struct gyre__batch *batch,
 		       struct gyre__ring *ring)
 {
 	struct gyre__reply *reply = gyre__container_of(waiter, struct gyre__reply, waiter);
-	int eventfd = reply->eventfd;
+	unsigned seat = reply->seat;
 
 	reply->odd = batch && batch->odd;
 	/* Release: results and verdicts. Pairs with the acquire in reply_is_there(). */
 	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP) {
 		if (ring)
-			gyre__ring_wake_later(ring, eventfd);
+			gyre__ring_wake_later(ring, seat);
 		else
-			gyre__ring_tell(eventfd);
+			gyre__bell_ring(seat);
 	} else if (ring)
 		gyre__count(&ring->counters.replies_spun, 1);
+}
+
+void gyre__reply_init(struct gyre__reply *reply, unsigned number)
+{
+	reply->seat = gyre__bell_seat(number);
+	reply->waiter.done = reply_give;
+	reply->waiter.line = reply;
 }
 
 static bool reply_is_there(struct gyre__reply *reply)
 {
 	return gyre__load(&reply->word, acquire) >> 1 == reply->expected;
-}
-
-int gyre__reply_init(struct gyre__reply *reply)
-{
-	int fd = gyre__sys->eventfd();
-
-	if (fd < 0)
-		return fd;
-	reply->eventfd = fd;
-	reply->waiter.done = reply_give;
-	reply->waiter.line = reply;
-	return 0;
-}
-
-void gyre__reply_done(struct gyre__reply *reply)
-{
-	if (gyre__reply_is_made(reply))
-		gyre__sys->close(reply->eventfd);
-	reply->eventfd = -1;
 }
 
 static bool reply_spin(struct gyre__reply *reply, struct gyre__spin *spin,
@@ -72,44 +57,34 @@ static bool reply_spin(struct gyre__reply *reply, struct gyre__spin *spin,
 	return false;
 }
 
-static void reply_poll(struct gyre__reply *reply)
-{
-	while (!reply_is_there(reply))
-		gyre__sys->sleep_ns(POLL_NS);
-}
-
 /*
- * The worker has found ASLEEP, or will: its one write of the eventfd is waited for and taken out.
- */
-static void reply_take_wakeup(struct gyre__reply *reply)
-{
-	if (gyre__sys->eventfd_read(reply->eventfd) < 0) {
-		reply_poll(reply);
-		reply->eventfd = -1;
-	}
-	GYRE_ASSERT(reply_is_there(reply));
-	gyre__store(&reply->word, reply->expected << 1, relaxed);
-}
-
-/*
- * Goes to sleep unless the reply has come meanwhile. The eventfd is written
- * once for each ASLEEP that the worker finds, so none is left over. A host that
- * closed our descriptor behind our back costs speed, not the reply.
+ * Goes to sleep unless the reply has come meanwhile. Whoever gives it finds ASLEEP
+ * and rings the bell, once, after this look at it: what the look has seen is old
+ * by then, however late the wait begins. False: deadline_ns has come, and no reply.
  *
- * Where it cannot be read, the write may be yet to come: so the descriptor is
- * neither closed nor slept in again. The thread's next call makes another.
+ * ASLEEP is taken back by compare-and-swap where the time is over: if that fails,
+ * the reply has come in the last moment. Its bell may ring for nobody, which is no harm.
  */
-static void reply_sleep(struct gyre__reply *reply)
+static bool reply_sleep_until(struct gyre__reply *reply, uint64_t deadline_ns)
 {
-	uint64_t word = (reply->expected - 1) << 1;
+	const uint64_t awake = (reply->expected - 1) << 1;
+	uint64_t word = awake;
+	uint32_t seen = gyre__bell_look(reply->seat);
 
-	if (!gyre__reply_is_made(reply)) {
-		reply_poll(reply);
-		return;
+	/* Release: after the look. Pairs with the addition of who gives, and then rings. */
+	if (!gyre__cas(&reply->word, &word, awake | ASLEEP, acq_rel)) {
+		GYRE_ASSERT(reply_is_there(reply));
+		return true;
 	}
-	if (!gyre__cas(&reply->word, &word, word | ASLEEP, acq_rel))
-		return;
-	reply_take_wakeup(reply);
+	while (!reply_is_there(reply)) {
+		word = awake | ASLEEP;
+		if (!gyre__bell_wait(reply->seat, seen, deadline_ns) &&
+		    gyre__cas(&reply->word, &word, awake, acq_rel))
+			return false;
+		seen = gyre__bell_look(reply->seat);
+	}
+	gyre__store(&reply->word, reply->expected << 1, relaxed);
+	return true;
 }
 
 /* What a sleep teaches: of wake-ups to all, of spinning to this caller. */
@@ -118,7 +93,7 @@ static void reply_sleep_and_learn(struct gyre__reply *reply, struct gyre__spin *
 {
 	uint64_t fell_asleep_ns = gyre__sys->now_ns(), now_ns, told_ns;
 
-	reply_sleep(reply);
+	reply_sleep_until(reply, GYRE__NEVER);
 	now_ns = gyre__sys->now_ns();
 	told_ns = gyre__load(&pace->told_ns, relaxed);
 	if (told_ns > fell_asleep_ns && told_ns <= now_ns)
@@ -139,44 +114,19 @@ void gyre__reply_wait(struct gyre__reply *reply, struct gyre__spin *spin, struct
 
 void gyre__reply_give(struct gyre__reply *reply)
 {
-	int eventfd = reply->eventfd;
+	unsigned seat = reply->seat;
 
 	/* Release: the answer. Pairs with the acquire in reply_is_there(). */
 	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP)
-		gyre__ring_tell(eventfd);
+		gyre__bell_ring(seat);
 }
 
 void gyre__reply_await(struct gyre__reply *reply)
 {
-	if (!reply_is_there(reply))
-		reply_sleep(reply);
+	gyre__reply_await_until(reply, GYRE__NEVER);
 }
 
-/* Until the eventfd is written or the time is over; what the kernel says of it decides nothing. */
-static void reply_doze(struct gyre__reply *reply, uint64_t wait_ns)
-{
-	struct pollfd pollfd = { .fd = reply->eventfd, .events = POLLIN };
-
-	if (!gyre__reply_is_made(reply) || gyre__sys->poll(&pollfd, 1, wait_ns) < 0)
-		gyre__sys->sleep_ns(wait_ns < POLL_NS ? wait_ns : POLL_NS);
-}
-
-/*
- * ASLEEP is taken back by compare-and-swap: where that fails, the reply has come
- * and the eventfd is, or will be, written: reply_sleep() takes that out again.
- */
 bool gyre__reply_await_until(struct gyre__reply *reply, uint64_t deadline_ns)
 {
-	uint64_t word = (reply->expected - 1) << 1, now_ns = gyre__sys->now_ns();
-	bool asleep = gyre__reply_is_made(reply) &&
-		      gyre__cas(&reply->word, &word, word | ASLEEP, acq_rel);
-
-	while (!reply_is_there(reply) && now_ns < deadline_ns) {
-		reply_doze(reply, deadline_ns - now_ns);
-		now_ns = gyre__sys->now_ns();
-	}
-	word = (reply->expected - 1) << 1 | ASLEEP;
-	if (asleep && !gyre__cas(&reply->word, &word, word & ~ASLEEP, acq_rel))
-		reply_take_wakeup(reply);
-	return reply_is_there(reply);
+	return reply_is_there(reply) || reply_sleep_until(reply, deadline_ns);
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The waiter's thread kind: a reply that a plain thread waits for, spinning
- * while that pays and then asleep in an eventfd.
+ * while that pays and then asleep by a bell (bell.h).
  *
  * The reply's word is a sequence number, 64 bits wide with its lowest bit for
  * "asleep", and never reset: a reply cannot be taken for another's. A thread
  * has one call at a time, so one reply on the heap serves all of them.
  *
  * Modelled in tests/models/reply.pml: gyre__reply_expect(), reply_give(),
- * reply_is_there(), reply_sleep(), gyre__reply_wait().
+ * reply_is_there(), reply_sleep_until(), gyre__reply_wait(); and the bell.
  */
 #ifndef GYRE_RING_REPLY_H
 #define GYRE_RING_REPLY_H
@@ -28,23 +28,17 @@ struct gyre__reply {
 	gyre__verdict one_verdict;
 	bool odd;				/* not every verdict is zero */
 
-	/* The caller's; the worker reads waiter and eventfd. */
+	/* The caller's; the worker reads waiter and seat. */
 	struct gyre__waiter waiter GYRE__OWN_LINE;
-	int eventfd;				/* -1: not made yet, or of no use any more */
+	unsigned seat;				/* at the bells */
 	uint64_t expected;			/* replies asked for so far */
 	struct gyre__spin spin;
 	/* Of waits for jobs: how long these take says nothing about ops. */
 	struct gyre__spin job_spin;
 };
 
-/* 0, or a negative errno of eventfd(). */
-int gyre__reply_init(struct gyre__reply *reply);
-void gyre__reply_done(struct gyre__reply *reply);
-
-static inline bool gyre__reply_is_made(const struct gyre__reply *reply)
-{
-	return reply->eventfd >= 0;
-}
+/* In zeroed memory. number: the n-th thread that came. */
+void gyre__reply_init(struct gyre__reply *reply, unsigned number);
 
 /* Caller: before the push. */
 static inline void gyre__reply_expect(struct gyre__reply *reply)

@@ -305,22 +305,19 @@ size_t gyre__ring_memlock(const struct gyre__ring_config *config)
  * A wake-up that is lost is a hang, so it is tried again. But not where there is
  * no such descriptor: the host closed it, and a stranger may have the number next.
  */
-void gyre__ring_tell(int eventfd)
+static void ring_wake(struct gyre__ring *ring)
 {
 	uint64_t pause_ns = TELL_NS_FIRST;
-	int rc = gyre__sys->eventfd_write(eventfd);
+	int rc;
+
+	gyre__fetch_add(&ring->counters.wakeups_sent, 1, relaxed);
+	rc = gyre__sys->eventfd_write(ring->wake_fd);
 
 	while (rc < 0 && rc != -EBADF && pause_ns <= TELL_NS_MAX) {
 		gyre__sys->sleep_ns(pause_ns);
 		pause_ns *= 2;
-		rc = gyre__sys->eventfd_write(eventfd);
+		rc = gyre__sys->eventfd_write(ring->wake_fd);
 	}
-}
-
-static void ring_wake(struct gyre__ring *ring)
-{
-	gyre__fetch_add(&ring->counters.wakeups_sent, 1, relaxed);
-	gyre__ring_tell(ring->wake_fd);
 }
 
 enum gyre_status gyre__ring_send(struct gyre__ring *ring, struct gyre__batch *batch,

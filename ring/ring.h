@@ -16,6 +16,7 @@
 
 #include "atomic.h"
 #include "batch.h"
+#include "bell.h"
 #include "buffers.h"
 #include "fork.h"
 #include "inbox.h"
@@ -28,7 +29,6 @@
 
 /* Op slots that are the library's: cancels and the wake-up. */
 #define GYRE__RING_RESERVED	16
-#define GYRE__RING_WAKES_MAX	64	/* sleepers told at once at the end of a turn */
 
 struct gyre__failed;
 
@@ -117,8 +117,7 @@ struct gyre__ring {
 	uint32_t guests;
 	/* When the next of them wants to be looked at; GYRE__NEVER. */
 	uint64_t guest_deadline_ns;
-	int wakes[GYRE__RING_WAKES_MAX];	/* eventfds of sleepers whose replies are given */
-	unsigned wake_count;
+	struct gyre__bell_round sleepers;	/* whose replies are given */
 
 	int wake_fd;				/* written by who pushes onto a sleeping inbox */
 	uint64_t wake_value;			/* the kernel reads it in here */
@@ -214,10 +213,8 @@ static inline bool gyre__ring_finished(const struct gyre__ring *ring)
 	return ring->phase >= GYRE__RING_DEAD;
 }
 
-/* A sleeper whose reply is given: its eventfd is written before the turn ends. */
-/* Any thread: writes it, so that whoever sleeps in it wakes up. */
-void gyre__ring_tell(int eventfd);
-void gyre__ring_wake_later(struct gyre__ring *ring, int eventfd);
+/* A sleeper whose reply is given: its bell is rung before the turn ends. */
+void gyre__ring_wake_later(struct gyre__ring *ring, unsigned seat);
 
 /* Of the library's own: asks for op's end, now. reason: what -ECANCELED will mean. */
 void gyre__ring_ask_end(struct gyre__ring *ring, struct gyre__op *op, enum gyre__op_reason reason);

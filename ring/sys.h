@@ -60,6 +60,16 @@ struct gyre__sys {
 	int (*fd_flags)(int fd);		/* O_*, as fcntl(F_GETFL) has them */
 	uint64_t (*file_limit)(void);		/* RLIMIT_FSIZE; UINT64_MAX: none */
 
+	/*
+	 * A word that this process sleeps in, while it is still what was seen: until it
+	 * is woken for one of these bits (0, be it for nothing), or CLOCK_MONOTONIC has
+	 * come to deadline_ns (UINT64_MAX: never).
+	 */
+	int (*futex_wait)(_Atomic uint32_t *word, uint32_t seen, uint32_t bits,
+			  uint64_t deadline_ns);
+	/* All who sleep for one of them. */
+	int (*futex_wake)(_Atomic uint32_t *word, uint32_t bits);
+
 	/* what a call may be routed to, in the caller's own thread */
 	ssize_t (*read)(int fd, void *buf, size_t len);
 	/* Like pwritev2, raises no SIGPIPE. */

@@ -179,6 +179,10 @@ static void fault_sleep_ns(uint64_t ns)
 	X(int, pipe, -1, (int ret[2]), (ret)) \
 	X(int, fstat, fd, (int fd, struct stat *ret), (fd, ret)) \
 	X(int, fd_flags, fd, (int fd), (fd)) \
+	X(int, futex_wait, -1, \
+	  (_Atomic uint32_t *word, uint32_t seen, uint32_t bits, uint64_t deadline_ns), \
+	  (word, seen, bits, deadline_ns)) \
+	X(int, futex_wake, -1, (_Atomic uint32_t *word, uint32_t bits), (word, bits)) \
 	X(ssize_t, read, fd, (int fd, void *buf, size_t len), (fd, buf, len)) \
 	X(ssize_t, write, fd, (int fd, const void *buf, size_t len), (fd, buf, len)) \
 	X(ssize_t, pread, fd, (int fd, void *buf, size_t len, off_t offset), \

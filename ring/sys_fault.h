@@ -37,6 +37,8 @@ enum gyre__fault_call {
 	GYRE__FAULT_close,
 	GYRE__FAULT_fstat,
 	GYRE__FAULT_fd_flags,
+	GYRE__FAULT_futex_wait,
+	GYRE__FAULT_futex_wake,
 	GYRE__FAULT_read,
 	GYRE__FAULT_write,
 	GYRE__FAULT_pread,

@@ -13,6 +13,7 @@
 #include <liburing.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -242,6 +243,26 @@ static uint64_t kernel_file_limit(void)
 
 	return getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY ?
 	       UINT64_MAX : limit.rlim_cur;
+}
+
+/* ------------------------------------------------------------ futexes -- */
+
+static int kernel_futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t bits,
+			     uint64_t deadline_ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(deadline_ns / GYRE__NS_PER_S),
+		.tv_nsec = (long)(deadline_ns % GYRE__NS_PER_S),
+	};
+
+	return (int)raw(SYS_futex, word, (long)(FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG), (long)seen,
+			deadline_ns == GYRE__NEVER ? NULL : &ts, NULL, (long)bits);
+}
+
+static int kernel_futex_wake(_Atomic uint32_t *word, uint32_t bits)
+{
+	return (int)raw(SYS_futex, word, (long)(FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG),
+			(long)INT_MAX, NULL, NULL, (long)bits);
 }
 
 /* ---------------------------------------------------- routed to here -- */
@@ -603,6 +624,8 @@ const struct gyre__sys gyre__sys_kernel = {
 	.fstat = kernel_fstat,
 	.fd_flags = kernel_fd_flags,
 	.file_limit = kernel_file_limit,
+	.futex_wait = kernel_futex_wait,
+	.futex_wake = kernel_futex_wake,
 	.read = kernel_read,
 	.write = kernel_write,
 	.pread = kernel_pread,

@@ -342,24 +342,18 @@ bool gyre__ring_run_completed(struct gyre__ring *ring)
 
 /* ------------------------------------------------------------- wakes -- */
 
-void gyre__ring_wake_later(struct gyre__ring *ring, int eventfd)
+void gyre__ring_wake_later(struct gyre__ring *ring, unsigned seat)
 {
 	gyre__count(&ring->counters.replies_slept, 1);
-	if (ring->wake_count == GYRE__RING_WAKES_MAX)
-		gyre__ring_flush_wakes(ring);
-	ring->wakes[ring->wake_count++] = eventfd;
+	gyre__bell_add(&ring->sleepers, seat);
 }
 
 void gyre__ring_flush_wakes(struct gyre__ring *ring)
 {
-	unsigned i;
-
-	if (gyre__likely(ring->wake_count == 0))
+	if (gyre__likely(!ring->sleepers.any))
 		return;
 	gyre__store(&ring->pace.told_ns, gyre__sys->now_ns(), relaxed);
-	for (i = 0; i < ring->wake_count; i++)
-		gyre__ring_tell(ring->wakes[i]);
-	ring->wake_count = 0;
+	gyre__bell_ring_all(&ring->sleepers);
 }
 
 static void complete_wake(struct gyre__ring *ring, struct gyre__op *op)

@@ -4,7 +4,7 @@
  *
  * Ops and batches know a waiter, never a thread, a task or a queue. The kinds
  * embed this struct and differ in done() alone: a thread that spins and then
- * sleeps in its eventfd (reply.h) is the first of them.
+ * sleeps by a bell (reply.h) is the first of them.
  */
 #ifndef GYRE_RING_WAITER_H
 #define GYRE_RING_WAITER_H

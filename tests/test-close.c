@@ -558,9 +558,8 @@ static void child_sleeps_in_calls(struct gyre *rt)
 }
 
 /*
- * The thread that forks has called before, so it owns a descriptor to be woken
- * by; its copy in the child must not be the same one. Both sleep in calls, each
- * in its own runtime: a shared one would wake the wrong process.
+ * The thread that forks has called before, and keeps its seat at its bell in the
+ * child. Both sleep in calls, each in its own runtime: the same bell, of two processes.
  */
 TEST(child_and_parent_sleep_in_calls_without_waking_each_other)
 {

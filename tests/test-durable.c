@@ -519,7 +519,7 @@ static void write_at_gate(void *arg, unsigned number)
 /* All but the one that is stopped sleep behind it. */
 static void open_when_all_wait(struct gate *gate)
 {
-	await(gyre__fault_count(GYRE__FAULT_eventfd_read) >= MEMBERS - 1);
+	await(gyre__fault_count(GYRE__FAULT_futex_wait) >= MEMBERS - 1);
 	atomic_store(&gate->open, true);
 }
 
@@ -635,7 +635,7 @@ static void start_meanwhile(struct meanwhile *meanwhile, struct test_crew *crew)
 	gate->fd = test_file(10);
 	gyre__fault_hook(GYRE__FAULT_fdatasync, stop_at_gate, gate);
 	test_crew_start(crew, 2, flush_and_write, meanwhile);
-	await(gyre__fault_count(GYRE__FAULT_eventfd_read) >= 1);
+	await(gyre__fault_count(GYRE__FAULT_futex_wait) >= 1);
 }
 
 static void end_meanwhile(struct meanwhile *meanwhile)

@@ -254,8 +254,6 @@ TEST(first_call_of_a_thread_fails_cleanly_for_want_of_anything_and_the_next_one_
 		int error;
 	} wants[] = {
 		{ GYRE__FAULT_alloc, -ENOMEM },
-		{ GYRE__FAULT_eventfd, -EMFILE },
-		{ GYRE__FAULT_eventfd, -ENFILE },
 		{ GYRE__FAULT_self_set, -ENOMEM },
 	};
 	struct gyre *rt = open_faulty(1, 0, 0);
@@ -327,30 +325,6 @@ TEST(wake_up_that_could_not_be_written_is_written_again)
 		gyre__fault_clear();
 	}
 	close_faulty(rt);
-}
-
-/* The first read of all fails, and says of which descriptor. */
-static int fail_the_first(enum gyre__fault_call call, int fd, const void *site, void *arg)
-{
-	atomic_int *first = arg;
-	int none = -1;
-
-	(void)call;
-	(void)site;
-	return atomic_compare_exchange_strong(first, &none, fd) ? -EIO : 0;
-}
-
-TEST(eventfd_that_could_not_be_read_is_neither_closed_nor_used_again)
-{
-	struct gyre *rt = open_sleepy();
-	atomic_int first = -1;
-
-	gyre__fault_hook(GYRE__FAULT_eventfd_read, fail_the_first, &first);
-	/* Until one has slept: an answer may be there at once. */
-	while (atomic_load(&first) < 0)
-		test_crew_run(1, call_three_times, rt);
-	close_faulty(rt);
-	expect_eq(close(atomic_load(&first)), 0);
 }
 
 static void open_without_memory(void *arg, unsigned number)

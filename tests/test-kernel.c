@@ -600,6 +600,49 @@ FACT(an_eventfd_that_was_written_before_is_read_at_once,
 	close(fd);
 }
 
+FACT(a_futex_that_has_changed_is_not_slept_in,
+     "reply_sleep_until() in ring/reply.c: a bell that was rung since the look ends the sleep")
+{
+	_Atomic uint32_t word = 1;
+
+	expect_eq(gyre__sys_kernel.futex_wait(&word, 0, 1, GYRE__NEVER), -EAGAIN);
+}
+
+FACT(a_futex_that_nobody_wakes_is_slept_in_until_a_point_of_the_monotonic_clock,
+     "gyre__bell_wait(): it takes a deadline, and no time")
+{
+	uint64_t deadline_ns = gyre__sys_kernel.now_ns() + 2 * GYRE__NS_PER_MS;
+	_Atomic uint32_t word = 0;
+
+	while (gyre__sys_kernel.futex_wait(&word, 0, 1, deadline_ns) != -ETIMEDOUT)
+		;
+	expect_ge(gyre__sys_kernel.now_ns(), deadline_ns);
+}
+
+static void sleep_in_a_futex(void *arg, unsigned number)
+{
+	while (gyre__sys_kernel.futex_wait(arg, 0, number < 2 ? 1 : 4, GYRE__NEVER) != 0)
+		;
+}
+
+FACT(one_wake_of_a_futex_wakes_up_all_who_sleep_for_its_bits_and_nobody_else,
+     "gyre__bell_ring_all(): a seat is a bit, and one call wakes up all of a turn")
+{
+	_Atomic uint32_t word = 0;
+	struct test_crew crew;
+	unsigned woken = 0;
+
+	test_crew_start(&crew, 5, sleep_in_a_futex, &word);
+	while (woken < 3)	/* as they come to sleep */
+		woken += (unsigned)gyre__sys_kernel.futex_wake(&word, 2 | 4);
+	expect_eq(woken, 3);
+	expect_eq(gyre__sys_kernel.futex_wake(&word, 4 | 8), 0);
+	while (woken < 5)
+		woken += (unsigned)gyre__sys_kernel.futex_wake(&word, 1);
+	expect_eq(woken, 5);
+	test_crew_join(&crew);
+}
+
 FACT(a_wait_that_is_over_by_its_deadline_says_ETIME,
      "sleep_until() in ring/turn.c: deadlines need no timer ops")
 {

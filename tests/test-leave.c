@@ -206,10 +206,10 @@ TEST(left_op_that_looks_its_descriptor_up_late_holds_up_close_fd)
 
 	stuck_start(20 * MS, IOSQE_ASYNC, 0);
 	stuck_is_left();
-	sleeps = gyre__fault_count(GYRE__FAULT_eventfd_read);
+	sleeps = gyre__fault_count(GYRE__FAULT_futex_wait);
 	expect_eq(pthread_create(&closer, NULL, close_the_pipe, NULL), 0);
 	/* Asleep, it has sent its barrier, which is judged after each turn: here is one more. */
-	await(gyre__fault_count(GYRE__FAULT_eventfd_read) > sleeps);
+	await(gyre__fault_count(GYRE__FAULT_futex_wait) > sleeps);
 	expect_status(gyre_call(stuck.rt, prep_nop, NULL, NULL), GYRE_OK);
 	expect(!atomic_load(&stuck.closed));
 	expect_eq(write(stuck.pipe.w, "late", 4), 4);

@@ -86,9 +86,7 @@
  * undefined.
  *
  * DESCRIPTORS. Each worker holds three: its ring, an eventfd, one end of a
- * pipe. Each thread that calls holds one eventfd, from its first call that
- * travels to a worker until it ends; so the first call of a thread may fail for
- * want of descriptors with GYRE_SYSTEM and errno EMFILE. Tasks hold none.
+ * pipe. Threads that call hold none, and tasks neither.
  *
  * STRUCTURES. A struct that starts with its size may grow at its end: set size
  * to its sizeof, as GYRE_OPTIONS_INIT does. A size smaller than version 0.1's,
@@ -671,8 +669,7 @@ struct gyre_op {
  * was cancelled; NONE or UNKNOWN.
  * Refused, with effect NONE: GYRE_INVALID, prep is NULL, or it set nothing, or
  * something that is not allowed; GYRE_UNSUPPORTED, this kernel does not know the
- * opcode; GYRE_CLOSED; GYRE_NO_REACTOR; GYRE_WOULD_DEADLOCK; GYRE_NO_MEMORY;
- * GYRE_SYSTEM, the thread's eventfd could not be had, errno says why.
+ * opcode; GYRE_CLOSED; GYRE_NO_REACTOR; GYRE_WOULD_DEADLOCK; GYRE_NO_MEMORY.
  *
  * Since: 0.1
  */
@@ -704,8 +701,8 @@ enum gyre_status gyre_call(struct gyre *rt, gyre_prep_fn *prep, void *arg, int *
  *
  * GYRE_INVALID for the whole call, ops untouched: ops is NULL, or count is more
  * than 2^24. For the whole call, with every op GYRE_INVALID: ops[0].worker names
- * a worker that does not exist. GYRE_CLOSED, GYRE_NO_REACTOR, GYRE_WOULD_DEADLOCK, GYRE_NO_MEMORY
- * and GYRE_SYSTEM for the whole call: every op gets that status too, with res
+ * a worker that does not exist. GYRE_CLOSED, GYRE_NO_REACTOR, GYRE_WOULD_DEADLOCK
+ * and GYRE_NO_MEMORY for the whole call: every op gets that status too, with res
  * -ECANCELED and effect NONE.
  *
  * Since: 0.1
@@ -739,8 +736,8 @@ struct gyre_buffer;
  * gyre_buffer_put(), which must come before gyre_free() of rt.
  *
  * GYRE_INVALID: len is 0 or more than 1 GiB, or ret is NULL. GYRE_NO_MEMORY,
- * GYRE_CLOSED, GYRE_NO_REACTOR. GYRE_SYSTEM: a mapping or the thread's eventfd
- * could not be had; errno says why. GYRE_WOULD_DEADLOCK: in a prep callback.
+ * GYRE_CLOSED, GYRE_NO_REACTOR. GYRE_SYSTEM: a mapping, or a task's helper
+ * thread, could not be had; errno says why. GYRE_WOULD_DEADLOCK: in a prep callback.
  *
  * Since: 0.1
  */
@@ -784,7 +781,7 @@ void gyre_buffer_put(struct gyre_buffer *buffer);
  * The errors are those of the system call, and for a status that is not GYRE_OK
  * what gyre_status_errno() makes of it: -EOWNERDEAD, -ECANCELED, -ESHUTDOWN,
  * -ENOTSUP (rt is NULL), -EDEADLK (in a prep callback), -ENOMEM, -ENOSYS, -EIO
- * (the thread's eventfd could not be had). Where the system call has the same
+ * (a task's helper thread could not be had). Where the system call has the same
  * error, gyre_last_status() tells whose it was, and gyre_last_effect() whether
  * it may have happened. As with the system calls, at most 0x7ffff000 bytes move
  * in one call, but for gyre_pread_full() and gyre_pwrite_full().
@@ -1105,8 +1102,7 @@ struct gyre_job_options {
  * NULL, an option is wrong, or arg is NULL where arg_size is not 0;
  * GYRE_WORKER_DEAD, no worker is left, or the one that was asked for has died;
  * GYRE_CLOSED; GYRE_NO_REACTOR; GYRE_WOULD_DEADLOCK, in a prep callback;
- * GYRE_NO_MEMORY; GYRE_SYSTEM, the thread's eventfd could not be had, errno says
- * why.
+ * GYRE_NO_MEMORY.
  *
  * Since: 0.1
  */
@@ -1118,7 +1114,7 @@ enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
  * will wait for it. Without arg_size, arg must stay valid until the job has ended.
  *
  * GYRE_OK: it will be run, or gyre_job_wait() says why not. Else nothing was
- * done, with effect NONE: what gyre_block_on() refuses, but not GYRE_SYSTEM.
+ * done, with effect NONE: what gyre_block_on() refuses.
  *
  * Since: 0.1
  */
@@ -1133,7 +1129,7 @@ enum gyre_status gyre_spawn(struct gyre *rt, gyre_task_fn *fn, void *arg,
  * The handle stays good with these, and only these:
  * GYRE_BUSY: the job has not ended: timeout_ns passed, or was 0; or the task that
  * waits was cancelled, which cancels the job no more than a time-out does; or
- * somebody else waits for it; or the thread has no eventfd to wait with.
+ * somebody else waits for it.
  * GYRE_WOULD_DEADLOCK: the wait is without end, and the job's end waits, through
  * jobs, joins, worker locals or closes, for the task that calls, or it is that
  * task's own job. A job waits for its first task; for another one only where a
@@ -1183,8 +1179,8 @@ void gyre_job_detach(struct gyre_job *job);
  * Refused, and fn was not called: GYRE_INVALID, fn is NULL; GYRE_WOULD_DEADLOCK,
  * each of the helpers waits, in a call like this or for a job, for what may need
  * one; or in a prep callback; GYRE_CANCELLED; GYRE_CLOSED; GYRE_NO_REACTOR;
- * GYRE_NO_MEMORY; GYRE_SYSTEM, there is no helper and none could be started, or
- * the thread's eventfd could not be had, errno says why.
+ * GYRE_NO_MEMORY; GYRE_SYSTEM, there is no helper and none could be started, errno
+ * says why.
  *
  * Since: 0.1
  */

@@ -10,7 +10,7 @@
  * fails, everybody whom it covered is told, and everybody who calls later, until
  * the reset; nobody waits for ever.
  *
- * Left out: the eventfd (see reply.pml), who means another descriptor, the order in which
+ * Left out: the sleep (see reply.pml), who means another descriptor, the order in which
  * those who wait are told and lead. The kernel is as bad as it may be: what a failed flush took along
  * counts as clean, and the next flush succeeds.
  *

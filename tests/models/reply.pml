@@ -2,20 +2,25 @@
 /*
  * A thread's reply against its going to sleep: several calls in a row, to two
  * workers in turn or refused, and then the thread ends and frees its record.
+ * Another thread has the same seat at the same bell, and is rung for, too.
  *
- * Models, in ring/reply.c: reply_give(), reply_is_there(), reply_sleep(),
- * gyre__reply_wait(); in ring/reply.h: gyre__reply_expect(),
- * gyre__reply_forget(); in ring/turn.c: gyre__ring_wake_later(),
- * gyre__ring_flush_wakes(); in lib/bridge.c: send_and_wait() and take_one_verdict();
- * in lib/thread.c: thread_exit().
+ * Models, in ring/reply.c: reply_give(), reply_is_there(), reply_sleep_until(),
+ * gyre__reply_wait(), gyre__reply_await_until(); in ring/bell.h: gyre__bell_look();
+ * in ring/bell.c: gyre__bell_wait(), ring_bell(); in ring/reply.h:
+ * gyre__reply_expect(), gyre__reply_forget(); in ring/turn.c:
+ * gyre__ring_wake_later(), gyre__ring_flush_wakes(); in lib/bridge.c:
+ * send_and_wait() and take_one_verdict(); in lib/thread.c: thread_exit().
  *
- * Promised: each call returns, with its own result; the reply is there when the
- * sleeper wakes; no wake is left over in the eventfd; from the reply on the
- * worker touches neither record nor, but for the one sleeper, its eventfd.
+ * The kernel compares the bell with what was seen and lets the caller sleep in
+ * one step, as a futex does; to raise the bell and to wake up are two steps.
+ *
+ * Promised: each call returns, with its own result; from the reply on the worker
+ * touches nothing of the caller's, though it may ring for him when he has gone.
  *
  * Left out: how long to spin (a caller that spins waits for the word, one that
  * does not goes to sleep, at any moment), the inbox (a push is one step with
- * release order), the way out when the host has closed the eventfd.
+ * release order), the polls where the kernel refuses to let us sleep, the other
+ * bells, and that a bell's number comes round.
  *
  * Each of these breaks it, and must be found:
  * -DNO_RELEASE		the reply does not publish the result
@@ -23,18 +28,24 @@
  * -DGIVE_FIRST		the reply is given, and then the result written
  * -DSLEEP_BLIND	ASLEEP is stored without a look whether the reply has come
  * -DSLEEP_KEPT		ASLEEP stays after the wake-up
+ * -DTIME_KEPT		ASLEEP stays after a sleep whose time is over
  * -DANY_REPLY		any reply is taken for the expected one
  * -DNO_FORGET		a refused push leaves the reply expected
  * -DPUSH_RELAXED	the next push does not wait for the store that clears ASLEEP
  * -DWAKE_FIRST		the worker looks for ASLEEP before it gives the reply
- * -DWAKE_ALL		the worker writes the eventfd of callers that do not sleep
+ * -DNO_RAISE		sleepers are woken up, but the bell is not raised
+ * -DRAISE_LATE		the bell is raised after the wake-up
+ * -DLOOK_LATE		the bell is looked at after the reply was looked for
+ * -DWOKEN_ENOUGH	who is woken up does not look whether his reply is there
+ * -DSEAT_LATE		the worker reads the caller's seat when it rings
  */
 #define THREADS	3	/* caller 0, workers 1 and 2 */
 #define WORDS	2
 #define CALLER	0
 #define WORD	0
 #define RESULT	1
-#define CALLS	5
+#define CALLS	4
+#define RINGS	2	/* for the other one of the seat */
 #include "memory.pml"
 
 #ifdef PUSH_RELAXED
@@ -44,8 +55,9 @@
 #endif
 
 byte inbox[3];		/* of each worker: the call that was pushed */
-byte eventfd;
-bool ended;		/* the record is freed, its eventfd closed */
+byte bell;		/* changed by read-modify-writes alone */
+bool sleeping;		/* the caller, in the kernel, until somebody wakes its seat */
+bool ended;		/* the record is freed */
 
 inline acquire()
 {
@@ -56,16 +68,31 @@ inline acquire()
 #endif
 }
 
+/* ring_bell() */
+inline ring()
+{
+#ifdef RAISE_LATE
+	sleeping = false;
+#endif
+#ifndef NO_RAISE
+	bell++;
+#endif
+#ifndef RAISE_LATE
+	sleeping = false
+#endif
+}
+
 #ifdef ANY_REPLY
 #define IS_THERE	(LOAD(CALLER, WORD) >= 2)
 #else
 #define IS_THERE	(LOAD(CALLER, WORD) / 2 == expected)
 #endif
+#define AWAKE		(2 * (expected - 1))
 
 active proctype caller()
 {
-	byte call, expected, worker, seen, result;
-	bool refused, asleep;
+	byte call, expected, worker, seen, result, look;
+	bool refused, timed, over;
 
 	do
 	:: call == CALLS -> break
@@ -73,7 +100,6 @@ active proctype caller()
 		call++;
 		expected++;
 		refused = false;
-		asleep = false;
 		if
 		:: worker = 1
 		:: worker = 2
@@ -89,32 +115,70 @@ active proctype caller()
 		fi;
 		atomic { PUSH_RELEASED -> inbox[worker] = call }
 		if
+		:: timed = true		/* the first sleep has a deadline */
+		:: timed = false
+		fi;
+		if
 		:: atomic { IS_THERE -> acquire() }
-		:: atomic {
+		   goto there
+		:: true			/* has enough of spinning */
+		fi;
+again:		look = bell;
+		atomic {
 			RELEASED(CALLER) ->
 #ifdef SLEEP_BLIND
 			if
 			:: true ->
 #else
 			if
-			:: memory[WORD] != 2 * (expected - 1) -> acquire()
+			:: memory[WORD] != AWAKE -> acquire(); goto there
 			:: else ->
 #endif
-				memory[WORD] = 2 * (expected - 1) + 1;
-				asleep = true
+				memory[WORD] = AWAKE + 1
+			fi
+		}
+		do
+		:: atomic { IS_THERE -> acquire() }
+		   break
+		:: atomic { else }
+#ifdef LOOK_LATE
+		   look = bell;
+#endif
+		   over = false;
+		   atomic {
+			if
+			:: bell == look -> sleeping = true
+			:: else
 			fi
 		   }
 		   if
-		   :: asleep ->
-			atomic { eventfd > 0 -> eventfd = 0 }
-			atomic { assert(IS_THERE); acquire() }
-#ifndef SLEEP_KEPT
-			STORE(CALLER, WORD, 2 * expected)
+		   :: !sleeping
+		   :: atomic { timed -> sleeping = false; timed = false; over = true }
+		   fi;
+		   if
+		   :: over ->
+#ifdef TIME_KEPT
+			goto again
+#else
+			atomic {
+				RELEASED(CALLER) ->
+				if
+				:: memory[WORD] == AWAKE + 1 -> memory[WORD] = AWAKE; goto again
+				:: else
+				fi
+			}
 #endif
 		   :: else
-		   fi
-		fi;
-		if
+		   fi;
+#ifdef WOKEN_ENOUGH
+		   break;
+#endif
+		   look = bell
+		od;
+#ifndef SLEEP_KEPT
+		STORE(CALLER, WORD, 2 * expected);
+#endif
+there:		if
 		:: result = LOAD(CALLER, RESULT)
 		:: waiting[CELL(CALLER, RESULT)] == NOTHING -> result = seen
 		fi;
@@ -123,14 +187,14 @@ active proctype caller()
 		seen = 0;
 next:		skip
 	od;
-	assert(eventfd == 0);
+	assert(!sleeping);
 	atomic { RELEASED(CALLER) -> ended = true }
 }
 
 active [2] proctype worker()
 {
 	byte me = _pid - THREADS * WORDS;
-	byte call, eventfds;
+	byte call;
 	bool wake;
 
 end:	do
@@ -155,12 +219,24 @@ end:	do
 #ifdef GIVE_FIRST
 	   STORE(me, RESULT, call);
 #endif
-#ifdef WAKE_ALL
-	   wake = true;
-#endif
 	   if				/* at the end of the turn */
-	   :: wake -> atomic { assert(!ended); eventfd++ }
+	   :: wake ->
+#ifdef SEAT_LATE
+		assert(!ended);
+#endif
+		ring()
 	   :: else
 	   fi
+	od
+}
+
+/* Rings for who has the same seat: the caller wakes up for nothing. */
+active proctype stranger()
+{
+	byte rings;
+
+	do
+	:: rings < RINGS -> rings++; ring()
+	:: break
 	od
 }

@@ -60,6 +60,8 @@ static const struct {
 	[GYRE__FAULT_close] = { PASSED_ON, { EBADF, EINTR, EIO, ENOSPC, EDQUOT } },
 	[GYRE__FAULT_fstat] = { PASSED_ON, { EBADF, ENOMEM, EOVERFLOW, EIO } },
 	[GYRE__FAULT_fd_flags] = { PASSED_ON, { EBADF } },
+	[GYRE__FAULT_futex_wait] = { 0, { EINTR, EAGAIN, EINVAL, ENOSYS } },
+	[GYRE__FAULT_futex_wake] = { BEYOND_WAKING, { EINVAL, EFAULT, ENOSYS } },
 	[GYRE__FAULT_read] = { PASSED_ON | BEYOND_PROOF,
 			       { EINTR, EIO, EBADF, EISDIR, EINVAL, EFAULT, ENXIO } },
 	[GYRE__FAULT_write] = { PASSED_ON,
@@ -182,7 +184,8 @@ static void note_site(unsigned entry, uintptr_t place, bool failed)
 static void excuse(enum gyre__fault_call call, int fd, int error)
 {
 	sim_excuse_fault();
-	if (error == EINTR || error == ETIME) {
+	if (error == EINTR || error == ETIME ||
+	    (call == GYRE__FAULT_futex_wait && error == EAGAIN)) {
 		sim_pass_ns(INTERRUPT_NS);	/* so many a second there are, and no more */
 		sim_relax("interrupted");
 	}

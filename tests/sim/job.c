@@ -313,7 +313,6 @@ static void check_job_excuse(const struct sim_job *job, enum gyre_status status)
 			sim_fail("job %u: CLOSED without a reason", job->id);
 		break;
 	case GYRE_NO_MEMORY:
-	case GYRE_SYSTEM:
 		if (!sim_fault_happened() || job->begun)
 			sim_fail("job %u: %s without a reason", job->id, gyre_status_name(status));
 		break;

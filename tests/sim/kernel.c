@@ -38,6 +38,14 @@ struct block {
 	bool live, mapped, ring;
 };
 
+/* Who sleeps in a futex: on its own stack, and the channel that it is blocked on. */
+struct sleeper {
+	struct sleeper *next;
+	const _Atomic uint32_t *word;
+	uint32_t bits;
+	bool woken;
+};
+
 /* By grain: was freed, and is never given out again in this seed. */
 struct graves {
 	size_t used;
@@ -57,6 +65,7 @@ static struct {
 	struct sim_file *fds[FILES_MAX];
 	struct sim_pipe pipes[PIPES_MAX];
 	unsigned pipe_count;
+	struct sleeper *sleepers;
 	unsigned failable;		/* calls so far that could have failed */
 	unsigned threads_live;		/* started by the library */
 	unsigned mappings_excused;
@@ -556,7 +565,7 @@ static int sim_eventfd_read(int fd)
 		n = sim_file_read(file, &value, sizeof(value), 0);
 		if (n != -EAGAIN)
 			return n < 0 ? (int)n : 0;
-		sim_block(file_channel(file), SIM_EVENTFD, SIM_NEVER);
+		sim_block(file_channel(file), "its eventfd", SIM_NEVER);
 	}
 }
 
@@ -609,6 +618,64 @@ static int sim_fstat(int fd, struct stat *ret)
 		ret->st_size = (off_t)file->handle.data->len;
 	}
 	return 0;
+}
+
+/* ------------------------------------------------------------- futexes -- */
+
+static void sleeper_remove(const struct sleeper *sleeper)
+{
+	struct sleeper **at = &kernel.sleepers;
+
+	while (*at != sleeper)
+		at = &(*at)->next;
+	*at = sleeper->next;
+}
+
+/* Between the look at the word and the sleep nothing comes, as the kernel has it under a lock. */
+static int sim_futex_wait(_Atomic uint32_t *word, uint32_t seen, uint32_t bits,
+			  uint64_t deadline_ns)
+{
+	struct sleeper sleeper = { .word = word, .bits = bits };
+	uint64_t until_ns = deadline_ns;
+	bool over;
+
+	sim_point("futex_wait");
+	if (atomic_load(word) != seen)
+		return -EAGAIN;
+	if (sim_now_ns() >= deadline_ns)
+		return -ETIMEDOUT;
+	if (sim_chance(sim_faults.eintr))	/* it ends before its time, and for nothing */
+		until_ns = gyre__deadline(sim_now_ns(), 1 + sim_random(100 * SIM_US));
+	if (until_ns > deadline_ns)
+		until_ns = deadline_ns;
+	sleeper.next = kernel.sleepers;
+	kernel.sleepers = &sleeper;
+	over = sim_block(&sleeper, SIM_BELL, until_ns);
+	sleeper_remove(&sleeper);
+	if (sleeper.woken || !over)
+		return 0;
+	if (until_ns == deadline_ns)
+		return -ETIMEDOUT;
+	sim_reach(SIM_WOKEN_FOR_NOTHING);
+	return sim_chance(500) ? -EINTR : 0;
+}
+
+static int sim_futex_wake(_Atomic uint32_t *word, uint32_t bits)
+{
+	struct sleeper *sleeper;
+	int woken = 0;
+
+	sim_point("futex_wake");
+	if (sim_chance(sim_faults.stall))	/* see sim_eventfd_write() */
+		sys_sleep_ns(1 + sim_random(100 * SIM_US));
+	for (sleeper = kernel.sleepers; sleeper; sleeper = sleeper->next)
+		if (sleeper->word == word && sleeper->bits & bits && !sleeper->woken) {
+			sleeper->woken = true;
+			sim_wake(sleeper);
+			woken++;
+		}
+	sim_trace("wakes %d of %#x", woken, bits);
+	return woken;
 }
 
 /* In the caller's own thread, from offset to the end where len is 0. */
@@ -962,6 +1029,7 @@ void sim_kernel_begin(bool deadly)
 	memset(kernel.graves->stack, 0, kernel.graves->used);
 	kernel.graves->used = 0;
 	kernel.pipe_count = 0;
+	kernel.sleepers = NULL;
 	kernel.failable = kernel.threads_live = kernel.mappings_excused = 0;
 	memset(kernel.fds_excused, 0, sizeof(kernel.fds_excused));
 	memset(kernel.files, 0, sizeof(kernel.files));
@@ -1048,6 +1116,8 @@ const struct gyre__sys gyre__sys_sim = {
 	.fstat = sim_fstat,
 	.fd_flags = sim_fd_flags,
 	.file_limit = sim_file_limit,
+	.futex_wait = sim_futex_wait,
+	.futex_wake = sim_futex_wake,
 	.read = sim_read,
 	.write = sim_write,
 	.pread = sim_pread,

@@ -17,7 +17,7 @@
 
 extern const struct gyre__sys gyre__sys_sim;
 
-#define SIM_EVENTFD	"its eventfd"		/* what who reads one is blocked in */
+#define SIM_BELL	"its bell"		/* what who sleeps in a futex is blocked in */
 
 /* What goes wrong in this seed, and how often: of 1000. Rolled anew for each. */
 struct sim_faults {

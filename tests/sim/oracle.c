@@ -18,7 +18,7 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_CALLS] = "calls answered", [SIM_OK] = "OK", [SIM_ERROR] = "OK with an errno",
 	[SIM_TIMED_OUT] = "TIMED_OUT", [SIM_CANCELLED] = "CANCELLED", [SIM_CLOSED] = "CLOSED",
 	[SIM_DEAD] = "WORKER_DEAD", [SIM_BUSY] = "BUSY", [SIM_INVALID] = "INVALID",
-	[SIM_NO_MEMORY] = "NO_MEMORY", [SIM_SYSTEM] = "SYSTEM",
+	[SIM_NO_MEMORY] = "NO_MEMORY",
 	[SIM_UNKNOWN] = "effect UNKNOWN", [SIM_LEFT] = "left behind",
 	[SIM_EINTR] = "enter: EINTR", [SIM_EAGAIN] = "enter: EAGAIN", [SIM_EBUSY] = "enter: EBUSY",
 	[SIM_EBADR] = "enter: EBADR", [SIM_FATAL] = "enter: fatal errno",
@@ -46,7 +46,7 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_JOB_PANIC] = "job panicked", [SIM_JOB_NOT_BEGUN] = "job never began",
 	[SIM_JOB_BUSY] = "job outlives a wait for it", [SIM_TASK_CANCELLED] = "task cancelled",
 	[SIM_CIRCLE_REFUSED] = "circle of waits refused",
-	[SIM_TASK_DROPPED] = "task dropped",
+	[SIM_TASK_DROPPED] = "task dropped", [SIM_WOKEN_FOR_NOTHING] = "woken up for nothing",
 };
 
 static struct {
@@ -321,8 +321,7 @@ static void check_excuse(const struct sim_call *call, enum gyre_status status, u
 			sim_fail("call %u: BUSY, but it would have waited", call->id);
 		break;
 	case GYRE_NO_MEMORY:
-	case GYRE_SYSTEM:
-		sim_reach(status == GYRE_SYSTEM ? SIM_SYSTEM : SIM_NO_MEMORY);
+		sim_reach(SIM_NO_MEMORY);
 		if (!oracle.fault)
 			sim_fail("call %u: %s, and nothing has failed", call->id,
 				 gyre_status_name(status));

@@ -71,7 +71,7 @@ static bool is_accepted(const struct sim_call *call, const struct sim_thread *th
 {
 	const char *what = sim_thread_waits_for(thread);
 
-	return !call->answered && (call->prepared || (what && strcmp(what, SIM_EVENTFD) == 0));
+	return !call->answered && (call->prepared || (what && strcmp(what, SIM_BELL) == 0));
 }
 
 void scenario_close_fd(void *arg)
