@@ -249,9 +249,6 @@ static int wait_for_closer(void *arg)
 {
 	struct pair *pair = arg;
 
-	/* Until the closer is at it. */
-	await(gyre_call(pair->rts[0], prep_nop, NULL, NULL) == GYRE_CLOSED ||
-	      atomic_load(&pair->asleep));
 	return (int)gyre_job_wait(pair->job, GYRE_FOREVER, NULL);
 }
 
@@ -260,8 +257,7 @@ static int task_wait_for_closer_on_helper(void *arg)
 	struct pair *pair = arg;
 
 	atomic_store(&pair->go, 1);
-	while (gyre_spawn(pair->rts[1], test_task_return, NULL, NULL, NULL) == GYRE_OK &&
-	       !atomic_load(&pair->asleep))
+	while (!atomic_load(&pair->asleep))
 		gyre_yield();
 	return offload(wait_for_closer, pair);
 }
