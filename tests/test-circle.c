@@ -207,30 +207,14 @@ static int task_block_on_freer(void *arg)
 	return test_block_on(pair->rts[1], task_free_who_waits, pair);
 }
 
-static int task_wait_for_freer(void *arg)
-{
-	struct pair *pair = arg;
-	struct gyre_job *job = test_spawn(pair->rts[1], task_free_who_waits, pair);
-	int result = -1;
-
-	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), GYRE_OK);
-	return result;
-}
-
 TEST(free_of_a_runtime_that_waits_for_the_caller_seals_it_and_returns)
 {
-	gyre_task_fn *const fns[] = { task_block_on_freer, task_wait_for_freer };
-	unsigned i;
+	struct pair pair = { .rts = { open_draining(2, GYRE_FOREVER), test_open_workers(1) } };
 
-	for (i = 0; i < 2; i++) {
-		struct pair pair = { .rts = { open_draining(2, GYRE_FOREVER),
-					      test_open_workers(1) } };
-
-		expect_eq(test_block_on(pair.rts[0], fns[i], &pair), 6);
-		expect_status(gyre_call(pair.rts[0], prep_nop, NULL, NULL), GYRE_CLOSED);
-		gyre_free(pair.rts[0]);
-		gyre_free(pair.rts[1]);
-	}
+	expect_eq(test_block_on(pair.rts[0], task_block_on_freer, &pair), 6);
+	expect_status(gyre_call(pair.rts[0], prep_nop, NULL, NULL), GYRE_CLOSED);
+	gyre_free(pair.rts[0]);
+	gyre_free(pair.rts[1]);
 }
 
 /* ------------------------------------- waits for who closes the runtime of who waits -- */
