@@ -25,9 +25,19 @@
 	atomic_compare_exchange_strong_explicit((ptr), (expected), (value), \
 						memory_order_##order, memory_order_acquire)
 
-/* One writer, any reader, each value for itself: counters and gauges. */
+/*
+ * One writer, any reader, each value for itself: counters and gauges, on which
+ * nothing depends but what gyre_stats_get() says.
+ */
+#ifndef GYRE_WITHOUT_STATISTICS
 #define gyre__count(ptr, n) \
 	gyre__store((ptr), gyre__load((ptr), relaxed) + (n), relaxed)
+#define gyre__show(ptr, value) \
+	gyre__store((ptr), (value), relaxed)
+#else
+#define gyre__count(ptr, n)		((void)(ptr), (void)(n))
+#define gyre__show(ptr, value)		((void)(ptr), (void)(value))
+#endif
 
 /*
  * Words that the kernel shares with us are plain integers in liburing's

@@ -41,9 +41,9 @@ void gyre__ring_complete_call(struct gyre__ring *ring, struct gyre__op *op);
 /* What others may read of the owner's own counts. */
 static inline void gyre__ring_publish(struct gyre__ring *ring)
 {
-	gyre__store(&ring->counters.ops_submitted, ring->launched, relaxed);
-	gyre__store(&ring->counters.ops_completed, ring->completed_calls, relaxed);
-	gyre__store(&ring->counters.inflight, ring->table.live - ring->table.live_library, relaxed);
+	gyre__show(&ring->counters.ops_submitted, ring->launched);
+	gyre__show(&ring->counters.ops_completed, ring->completed_calls);
+	gyre__show(&ring->counters.inflight, ring->table.live - ring->table.live_library);
 }
 
 /* The part of gyre__batch_record() that most ops do not need. */

@@ -81,9 +81,9 @@ static void count_taken(struct gyre__chunks *chunks, const struct gyre__chunk *c
 {
 	uint64_t bytes = gyre__load(&chunks->bytes, relaxed) + chunk_bytes(chunk);
 
-	gyre__store(&chunks->bytes, bytes, relaxed);
+	gyre__show(&chunks->bytes, bytes);
 	if (bytes > gyre__load(&chunks->bytes_max, relaxed))
-		gyre__store(&chunks->bytes_max, bytes, relaxed);
+		gyre__show(&chunks->bytes_max, bytes);
 }
 
 static struct gyre__chunk *chunk_get(struct gyre__chunks *chunks, unsigned class)
