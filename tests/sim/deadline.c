@@ -99,20 +99,10 @@ static void check(uint64_t done_ns, uint64_t due_ns, uint64_t bound_ns, uint64_t
 	check_one("call", done_ns, due_ns, bound_ns, refusals, id, what);
 }
 
-/*
- * A worker that spins looks at the clock only now and then, and where many spin,
- * their pauses pass one after the other here, not side by side.
- */
-static uint64_t of_worker_ns(uint64_t bound_ns)
-{
-	return sim_large() ? 4 * bound_ns : bound_ns;
-}
-
 /* Past its time-out, or past the drain, a plain op is asked to end; unless it has ended by then. */
 static void check_asked(const struct sim_call *call, const struct gyre_op *op, uint64_t start_ns,
 			uint64_t refusals)
 {
-	uint64_t bound_ns = call->bound ? of_worker_ns(SIM_LATE_CANCEL_NS) : SIM_LATE_CANCEL_NS;
 	uint64_t asked_ns = sim_now_ns();
 
 	if (!call->taken)
@@ -123,9 +113,9 @@ static void check_asked(const struct sim_call *call, const struct gyre_op *op, u
 		asked_ns = call->asked_ns;
 	if (op && op->timeout_ns)
 		check(asked_ns, later(gyre__deadline(start_ns, op->timeout_ns), call->taken_ns),
-		      bound_ns, refusals, call->id, "after its time-out, the cancel is");
+		      SIM_LATE_CANCEL_NS, refusals, call->id, "after its time-out, the cancel is");
 	if (deadline.drained_ns != SIM_NEVER)
-		check(asked_ns, later(deadline.drained_ns, call->taken_ns), bound_ns,
+		check(asked_ns, later(deadline.drained_ns, call->taken_ns), SIM_LATE_CANCEL_NS,
 		      deadline.refusals[0] - deadline.refusals[1], call->id,
 		      "after the drain, the cancel is");
 }
@@ -167,8 +157,7 @@ void sim_deadline_back(const struct sim_call *calls, const struct gyre_op *ops, 
 			bound_ns = SIM_LATE_DEATH_NS;
 		due_ns = later(due_ns, due_of(&calls[i], op, here, start_ns));
 	}
-	check(sim_now_ns(), due_ns, calls[0].bound ? of_worker_ns(bound_ns) : bound_ns, refusals,
-	      calls[0].id, "the answer is");
+	check(sim_now_ns(), due_ns, bound_ns, refusals, calls[0].id, "the answer is");
 }
 
 void sim_deadline_sent(struct sim_call *call)
@@ -213,7 +202,7 @@ static void check_guest(const char *kind, uint64_t due_ns, uint64_t bound_ns, ui
 		due_ns = later(due_ns, later(deadline.died_ns, deadline.kernel_ns));
 		bound_ns = SIM_LATE_DEATH_NS;
 	}
-	check_one(kind, sim_now_ns(), due_ns, of_worker_ns(bound_ns), refusals, id, what);
+	check_one(kind, sim_now_ns(), due_ns, bound_ns, refusals, id, what);
 }
 
 void sim_deadline_begins(unsigned job)

@@ -29,7 +29,8 @@
 
 #define JOBS_MAX	64
 #define REAL_RUNS	2
-#define FAKE_RUNS	100000	/* of which a few suffice, nearly always */
+#define FAKE_RUNS	1000000	/* of which a few suffice, nearly always */
+#define BENT_RUNS	100000	/* and where a rule is bent, so many have to do */
 #define BUSY_TRIES	100	/* of 10 ms: locked memory comes back late */
 #define SKIPPED		77
 
@@ -101,9 +102,10 @@ struct fake {
 static void allow_what_is_open(unsigned bend)
 {
 	sim_faults = (struct sim_faults){
-		.slow = sim_chance(500) ? 300 : 0,
+		.slow = sim_chance(500) ? sim_chance(200) ? 900 : 300 : 0,
 		.cancel_late = sim_chance(500) ? 300 : 0,
 		.cancel_miss = sim_chance(500) ? 300 : 0,
+		.interrupt = sim_chance(500) ? 400 : 0,
 		.post_directly = sim_chance(300),
 		.post_inline = sim_chance(500) ? 900 : 0,
 	};
@@ -207,7 +209,7 @@ static int collect_real(struct comparison *comparison)
 static bool fake_does(struct comparison *comparison, unsigned which, unsigned bend)
 {
 	const struct differ_outcome *real = &comparison->real[which];
-	unsigned nearest = UINT32_MAX, apart;
+	unsigned nearest = UINT32_MAX, apart, runs = bend ? BENT_RUNS : FAKE_RUNS;
 	struct differ_outcome outcome;
 	struct sim_outcome sim;
 	uint64_t seed;
@@ -217,7 +219,7 @@ static bool fake_does(struct comparison *comparison, unsigned which, unsigned be
 			 "the program cannot be told an end on the kernel (%u)", real->hangs);
 		return false;
 	}
-	for (seed = 1; seed <= FAKE_RUNS; seed++) {
+	for (seed = 1; seed <= runs; seed++) {
 		comparison->fake_runs++;
 		if (!run_fake(&comparison->program, bend, seed, false, &outcome, &sim)) {
 			snprintf(comparison->reason, sizeof(comparison->reason),
@@ -234,7 +236,7 @@ static bool fake_does(struct comparison *comparison, unsigned which, unsigned be
 		}
 	}
 	snprintf(comparison->reason, sizeof(comparison->reason),
-		 "the simulated kernel does not do this in %u seeds", FAKE_RUNS);
+		 "the simulated kernel does not do this in %u seeds", runs);
 	return false;
 }
 

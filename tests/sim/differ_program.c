@@ -74,11 +74,11 @@ static enum differ_thing some_sink(struct maker *maker)
 	return one_in(maker, 10) ? some_thing(maker) : weights[below(maker, sizeof(weights))];
 }
 
-/* No pipe may ever be full: how much fits into one that is not is not for us to say. */
+/* No pipe may ever be full: how much fits into one is not for us to say. */
 static uint32_t len_for_pipe(struct maker *maker, unsigned pipe, uint32_t len)
 {
-	if (maker->written[pipe] + len > DIFFER_BYTES)
-		len = DIFFER_BYTES - maker->written[pipe];
+	if (maker->written[pipe] + len >= DIFFER_BYTES)
+		len = DIFFER_BYTES - 1 - maker->written[pipe];
 	maker->written[pipe] += len;
 	return len;
 }

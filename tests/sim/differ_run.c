@@ -302,6 +302,7 @@ static void end_ops(struct run *run)
 
 	if (run->program->ends_by_close) {
 		close_thing(run, DIFFER_PIPE_A_W);
+		run->world->between();		/* its ops end, and others begin */
 		close_thing(run, DIFFER_PIPE_B_W);
 	}
 	for (turns = 0; run->done < run->submitted && turns < PATIENCE; turns++) {

@@ -104,6 +104,7 @@ static void roll_faults(bool deadly)
 		.eintr = rate(200), .eagain = rate(200), .ebusy = rate(100), .partial = rate(400),
 		.op_errno = rate(300), .short_io = rate(400), .slow = rate(300),
 		.cancel_miss = rate(300), .cancel_late = rate(300), .cut_off = rate(300),
+		.interrupt = rate(400),
 		.fail_at = sim_chance(350) ? (unsigned)sim_random(60) + 1 : 0,
 		.stall = rate(100),
 		.post_directly = sim_chance(300),
@@ -863,8 +864,12 @@ static uint64_t sys_now_ns(void)
 
 static void sys_relax(void)
 {
-	sim_pass_ns(RELAX_NS);
+	uint64_t end_ns = sim_now_ns() + RELAX_NS;
+
+	/* Others may run meanwhile, or pause, too: not one after the other. */
 	sim_relax("relax");
+	if (sim_now_ns() < end_ns)
+		sim_pass_ns(end_ns - sim_now_ns());
 }
 
 static void sys_sleep_ns(uint64_t ns)

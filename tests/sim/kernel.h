@@ -26,6 +26,7 @@ struct sim_faults {
 	unsigned ebadr, fatal;
 	unsigned op_errno, short_io, slow;
 	unsigned cancel_miss, cancel_late, cut_off;
+	unsigned interrupt;			/* a cancel finds a thread of the kernel's at it */
 	/* What is done within the submit has its CQE there. */
 	unsigned post_inline;
 	unsigned stall;				/* of threads that are about to wake another */

@@ -404,12 +404,12 @@ void scenario_on_time(void *arg)
 /* Many ops whose time is up at once: their cancels wait for slots of the library's own. */
 static void crowd_main(void *arg)
 {
+	unsigned sends = sim_chance(600) ? 700 : 100, i;
 	struct crowd *crowd = arg;
-	unsigned i;
 
 	memset(crowd, 0, sizeof(*crowd));
 	for (i = 0; i < CROWD; i++) {
-		if (sim_chance(100))
+		if (sim_chance(sends))
 			sim_call_init(&crowd->calls[i], IORING_OP_SEND_ZC, play.pipe[1],
 				      crowd->bytes[i], 2, 0);
 		else

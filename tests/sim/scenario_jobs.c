@@ -35,7 +35,7 @@ static void begin(bool patient)
 	play.workers = 1 + (unsigned)sim_random(sim_many(2, 4));
 	play.rounds = sim_many(2, 5);
 	play.patient = patient;
-	play.panics = sim_chance(300) ? 30 : 0;
+	play.panics = sim_chance(400) ? 30 : 0;
 	sim_scenario_pipe(play.pipe);
 	play.file = sim_scenario_file("the contents of a file, forty bytes long", 40);
 }
@@ -591,6 +591,8 @@ void scenario_jobs_death(void *arg)
 {
 	(void)arg;
 	begin(sim_chance(500));
+	sim_faults.fatal *= 3;		/* not all jobs live on the one that dies */
+	sim_faults.ebadr *= 3;
 	play_jobs(1 + sim_random(2 * SIM_MS));
 }
 
@@ -613,13 +615,16 @@ void scenario_jobs_apart(void *arg)
 	if (sim_open_for_jobs(play.workers, drain_ns, &play.rt)) {
 		if (!sim_open_for_jobs(play.workers, drain_ns, &play.other))
 			play.other = NULL;
-		/* Each has its own, and calls do not say whose. */
+		/* While both are open, calls do not say whose drain they have to do with. */
 		sim_deadline_opened(GYRE_FOREVER);
 		start_callers();
 		meddle();
 		sim_excuse_close();
 		gyre_close(play.other);
 		meddle();
+		/* All that is left has to do with this one's. */
+		sim_deadline_opened(drain_ns);
+		sim_deadline_closing();
 		gyre_close(play.rt);
 		join_callers();
 		gyre_free(play.other);

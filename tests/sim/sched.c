@@ -16,6 +16,8 @@
 #define STEPS_SMALL	UINT64_C(400000)
 #define STEPS_LARGE	UINT64_C(4000000)
 #define POINT_NS	20
+#define KEPT_NS		(250 * SIM_US)		/* no machine keeps a thread waiting for longer */
+#define PRIORITIES	(1u << 20)		/* to begin with */
 #define CHANGES_MAX	8			/* priority change points of a seed */
 
 /* Whose dice: the kernel's on its own, each thread's, each thread's for its stores. */
@@ -46,6 +48,7 @@ struct sim_thread {
 	const char *where;		/* it was last */
 	uint64_t deadline_ns;
 	bool timed_out;
+	uint64_t able_ns;		/* since when it can run, and does not */
 	uint32_t steps;			/* its own */
 	uint32_t next_switch;		/* of the script's */
 	void *pointer;
@@ -70,7 +73,7 @@ static struct {
 	bool look;			/* somebody can run who could not: is it his turn? */
 	unsigned switch_mask;		/* 2^n - 1: one point in 2^n switches, where chance rules */
 	uint64_t change_at[CHANGES_MAX];
-	unsigned changes, low;
+	unsigned changes, low, high;	/* the least and the greatest priority of all */
 	const struct sim_events *events;
 	struct sim_outcome *outcome;
 } sim;
@@ -282,6 +285,7 @@ bool sim_large(void)
 static void make_runnable(struct sim_thread *thread)
 {
 	thread->state = RUNNABLE;
+	thread->able_ns = sim.now_ns;
 	sim.look = true;
 }
 
@@ -339,7 +343,7 @@ void sim_pass_ns(uint64_t ns)
 
 static struct sim_thread *pick(void)
 {
-	struct sim_thread *able[SIM_THREADS_MAX], *best = NULL;
+	struct sim_thread *able[SIM_THREADS_MAX], *best = NULL, *kept = NULL;
 	unsigned count = 0, i;
 
 	for (i = 0; i < sim.count; i++) {
@@ -348,8 +352,14 @@ static struct sim_thread *pick(void)
 		if (thread->state != RUNNABLE)
 			continue;
 		able[count++] = thread;
+		if (thread != sim.self && (!kept || thread->able_ns < kept->able_ns))
+			kept = thread;
 		if (!best || thread->priority > best->priority)
 			best = thread;
+	}
+	if (sim.by_priority && kept && sim.now_ns - kept->able_ns > KEPT_NS) {
+		kept->priority = ++sim.high;
+		return kept;
 	}
 	if (count <= 1 || sim.by_priority)
 		return best;
@@ -437,6 +447,7 @@ static void switch_to(struct sim_thread *self, struct sim_thread *next)
 	if (sim_verbose)
 		printf("                 -- %s goes on\n", next->name);
 	sim_memory_switch(self, next);
+	self->able_ns = sim.now_ns;
 	sim.self = next;
 	gyre__fiber_switch(&self->fiber, &next->fiber);
 }
@@ -596,7 +607,8 @@ struct sim_thread *sim_spawn(const char *name, sim_fn *fn, void *arg)
 	thread->stack = stack;
 	thread->state = RUNNABLE;
 	thread->id = ++sim.count;
-	thread->priority = UINT32_MAX / 2 + 1 + (unsigned)below(roll(), 1u << 20);
+	thread->priority = UINT32_MAX / 2 + 1 + (unsigned)below(roll(), PRIORITIES);
+	thread->able_ns = sim.now_ns;
 	thread->where = "its start";
 	snprintf(thread->name, sizeof(thread->name), "%s", name);
 	thread->fn = fn;
@@ -683,6 +695,7 @@ static void choose_strategy(void)
 	sim.by_priority = below(roll(), 1000) < 350;
 	sim.switch_mask = (2u << below(roll(), 5)) - 1;
 	sim.low = UINT32_MAX / 2;
+	sim.high = sim.low + 1 + PRIORITIES;
 	sim.changes = (unsigned)below(roll(), (large ? CHANGES_MAX : CHANGES_MAX / 2) + 1);
 	for (i = 0; i < CHANGES_MAX; i++)
 		sim.change_at[i] = 1 + below(roll(), UINT64_C(64) << below(roll(), large ? 11 : 7));

@@ -26,6 +26,8 @@
 #define BACKLOG_MAX	512
 #define THREAD_DONE	16
 #define GOES_OFF_NS	(10 * SIM_US)
+#define PUTS_MAX	16
+#define PUT_NS		(50 * SIM_US)
 #define NONE		UINT32_MAX
 #define GROUPS_MAX	32
 #define READ_MULTISHOT	49	/* newer than the oldest liburing */
@@ -50,12 +52,15 @@ struct kop {
 	bool unseen;		/* and was not to be seen */
 	bool behind;		/* another, in its chain */
 	bool waited;		/* for its file, once at least */
-	bool in_thread;		/* may be done by a thread of the kernel's, and interrupted there */
+	bool in_thread;		/* may be done by a thread of the kernel's */
+	bool signalled;		/* and is interrupted there where it waits */
 	bool multishot;
-	bool shooting;		/* DONE for now: it looks again as task work */
+	bool sized;		/* a read: it has looked how far its file goes, and takes no more */
+	bool judged;		/* a cancel: it has found what it says, and has yet to say it */
+	bool looks_again;	/* DONE for now: its file has changed, and it looks as task work */
 	unsigned cqe_flags;	/* of its last CQE */
 	uint16_t group;		/* of buffers, of a multishot read */
-	uint64_t user_data, addr, off, due_ns, order;
+	uint64_t user_data, addr, off, size, due_ns, order;
 	uint32_t len, flags;	/* the opcode's own: RWF_*, what to poll for */
 	uint32_t next;		/* in its chain */
 	int fd, res;
@@ -106,6 +111,11 @@ static struct {
 	unsigned used;			/* ops ever used in this seed */
 	uint64_t next_ns, order;
 	bool died;			/* one ring a seed is enough */
+	struct put {
+		struct sim_file *file;
+		uint64_t due_ns;
+	} puts[PUTS_MAX];		/* files of ops that are over */
+	unsigned put_count;
 } uring;
 
 unsigned sim_bend;
@@ -195,6 +205,12 @@ static bool writes_file(uint8_t opcode)
 {
 	return opcode == IORING_OP_WRITE || opcode == IORING_OP_WRITE_FIXED ||
 	       opcode == IORING_OP_SEND_ZC;
+}
+
+/* What is not in memory, and what its file system reads in no other way, a thread reads. */
+static bool reads_data(const struct kop *op)
+{
+	return moves_data(op->opcode) && op->file && op->file->kind == SIM_FILE_DATA;
 }
 
 static void due(struct kop *op, uint64_t at_ns)
@@ -310,7 +326,21 @@ static void note_result(struct kop *op)
 		op->call->res = op->res;
 }
 
-/* The kernel has let go of all that the op names. */
+/* A request is taken apart after its CQE: what it was the last to hold may last a little longer. */
+static void put_file(struct kop *op)
+{
+	if (op->file->kind != SIM_FILE_PIPE || uring.put_count == PUTS_MAX ||
+	    !sim_chance(sim_faults.slow)) {
+		sim_file_unref(op->file);
+		return;
+	}
+	sim_reach(SIM_LATE_PUT);
+	uring.puts[uring.put_count++] = (struct put){ op->file, sim_now_ns() + sim_random(PUT_NS) };
+	if (uring.puts[uring.put_count - 1].due_ns < uring.next_ns)
+		uring.next_ns = uring.puts[uring.put_count - 1].due_ns;
+}
+
+/* The kernel has let go of all that the op names, but for its file, maybe. */
 static void kop_end(struct kop *op)
 {
 	struct kring *ring = op->ring;
@@ -324,7 +354,7 @@ static void kop_end(struct kop *op)
 		  op->notifies ? ", its memory is free" : "");
 	note_result(op);
 	if (op->file)
-		sim_file_unref(op->file);
+		put_file(op);
 	op->state = KOP_FREE;
 	if (op->in_thread)
 		ring->thread_done[ring->thread_done_count++ % THREAD_DONE] = op->user_data;
@@ -368,7 +398,7 @@ static void kop_complete(struct kop *op, int res)
 	sim_wake(ring);
 }
 
-static void shoot(struct kop *op);
+static void look_again(struct kop *op);
 
 static void run_task_work(struct kring *ring)
 {
@@ -383,8 +413,8 @@ static void run_task_work(struct kring *ring)
 				first = &uring.ops[i];
 		if (!first)
 			break;
-		if (first->shooting)
-			shoot(first);
+		if (first->looks_again)
+			look_again(first);
 		else
 			kop_end(first);
 	}
@@ -441,7 +471,8 @@ static void kop_finish(struct kop *op, int res)
 	op = &uring.ops[next];
 	if (!broken) {
 		op->dying = op->ring->closed;
-		op->in_thread = true;	/* of the one that did the op before, maybe */
+		/* Of the one that did the op before, maybe. */
+		op->in_thread = op->signalled = true;
 		kop_start(op);
 		return;
 	}
@@ -451,14 +482,25 @@ static void kop_finish(struct kop *op, int res)
 	due(op, sim_now_ns() + (sim_chance(500) ? sim_random(2 * SIM_US) : 0));
 }
 
+/*
+ * A scenario that uses a number after it was closed may meet its next owner, but
+ * not the library: what comes of that is the user's fault, and nothing to look at.
+ */
+static void look_up(struct kop *op)
+{
+	op->file = sim_file_get(op->fd);
+	if (op->file && op->call && !op->file->scenarios)
+		op->file = NULL;
+	if (op->file)
+		sim_file_ref(op->file);
+}
+
 /* Chained ops, and those with IOSQE_ASYNC, learn only now which file their number means. */
 static bool find_file(struct kop *op)
 {
 	if (!op->file) {
 		sim_reach(SIM_LATE_REF);
-		op->file = sim_file_get(op->fd);
-		if (op->file)
-			sim_file_ref(op->file);
+		look_up(op);
 	}
 	return op->file;
 }
@@ -479,6 +521,21 @@ static int kop_transfer(struct kop *op, uint32_t len)
 	return (int)n;
 }
 
+/* What scenarios seldom ask for fails more often, so that fewer seeds have its failures. */
+static unsigned rarity(uint8_t opcode)
+{
+	switch (opcode) {
+	case IORING_OP_SYNC_FILE_RANGE:
+		return 3;
+	case IORING_OP_READ_FIXED:
+	case IORING_OP_WRITE_FIXED:
+	case IORING_OP_ACCEPT:
+		return 2;
+	default:
+		return 1;
+	}
+}
+
 static int op_errno(const struct kop *op)
 {
 	static const int errnos[] = { -EIO, -ENOSPC, -EINTR, -ENOMEM, -EAGAIN };
@@ -488,7 +545,7 @@ static int op_errno(const struct kop *op)
 	if (!op->call && !op->multishot)
 		return op->opcode == IORING_OP_READ && sim_chance(sim_faults.op_errno / 4) ?
 		       -EINTR : 0;
-	if (!sim_chance(sim_faults.op_errno))
+	if (!sim_chance(sim_faults.op_errno * rarity(op->opcode)))
 		return 0;
 	error = errnos[sim_random(sizeof(errnos) / sizeof(errnos[0]))];
 	sim_reach_op_errno(sim_op_name(op->opcode), -error);
@@ -551,6 +608,17 @@ static void run_sync_file_range(struct kop *op)
 	kop_finish(op, !op->file ? -EBADF : op->file->kind == SIM_FILE_DATA ? 0 : -ESPIPE);
 }
 
+/* How far a file goes is looked at before its bytes are: a write may come in between. */
+static bool looks_at_size(struct kop *op)
+{
+	if (op->sized || writes_file(op->opcode) || !reads_data(op) || !sim_chance(sim_faults.slow))
+		return false;
+	op->sized = true;
+	op->size = op->file->handle.data->len;
+	due(op, sim_now_ns() + sim_random(2 * SIM_US));
+	return true;
+}
+
 static void run_transfer(struct kop *op)
 {
 	uint32_t len = op->len;
@@ -560,6 +628,10 @@ static void run_transfer(struct kop *op)
 		kop_finish(op, -EBADF);
 		return;
 	}
+	if (looks_at_size(op))
+		return;
+	if (op->sized && op->off + len > op->size)
+		len = op->off < op->size ? (uint32_t)(op->size - op->off) : 0;
 	if (op->call && len > 1 && sim_chance(sim_faults.short_io)) {
 		len = 1 + (uint32_t)sim_random(len - 1);
 		sim_reach(SIM_SHORT);
@@ -670,7 +742,7 @@ static void shoot(struct kop *op)
 	unsigned times = 1 + (unsigned)sim_random(3), flags;
 	int res;
 
-	op->shooting = false;
+	op->looks_again = false;
 	while (times-- > 0) {
 		res = one_shot(op, &flags);
 		if (res == -EAGAIN && !op->ring->closed) {
@@ -697,11 +769,24 @@ static void shoot(struct kop *op)
 	due(op, sim_now_ns() + sim_random(2 * SIM_US));
 }
 
-/* There may be something: now, or when the ring's owner comes. */
+static bool needs_task_work(const struct kring *ring)
+{
+	return !ring->closed && !sim_faults.post_directly &&
+	       (ring->flags & IORING_SETUP_TASKRUN_FLAG);
+}
+
+/* There may be something: when the ring's owner comes, it is looked for. */
+static void look_as_task_work(struct kop *op)
+{
+	op->looks_again = true;
+	op->state = KOP_DONE;
+	op->order = uring.order++;
+	op->ring->shared->sq_flags |= IORING_SQ_TASKRUN;
+	sim_wake(op->ring);
+}
+
 static void run_multishot(struct kop *op)
 {
-	struct kring *ring = op->ring;
-
 	if (!find_file(op)) {
 		kop_finish(op, -EBADF);
 		return;
@@ -715,16 +800,10 @@ static void run_multishot(struct kop *op)
 		kop_wait(op, -EAGAIN);
 		return;
 	}
-	op->shooting = true;
-	if (ring->closed || sim_faults.post_directly ||
-	    !(ring->flags & IORING_SETUP_TASKRUN_FLAG)) {
+	if (needs_task_work(op->ring))
+		look_as_task_work(op);
+	else
 		shoot(op);
-		return;
-	}
-	op->state = KOP_DONE;
-	op->order = uring.order++;
-	ring->shared->sq_flags |= IORING_SQ_TASKRUN;
-	sim_wake(ring);
 }
 
 static void run_cancel(struct kop *op);
@@ -747,6 +826,10 @@ static void kop_run(struct kop *op)
 
 	if (op->flush) {
 		end_flush(op);
+		return;
+	}
+	if (op->judged) {
+		kop_finish(op, op->res);
 		return;
 	}
 	if (op->notifies) {
@@ -809,6 +892,15 @@ static void kop_run(struct kop *op)
 	kop_finish(op, error);
 }
 
+static void look_again(struct kop *op)
+{
+	op->looks_again = false;
+	if (op->multishot)
+		shoot(op);
+	else
+		kop_run(op);
+}
+
 /* -------------------------------------------------------------- cancel -- */
 
 /* A thread of the kernel's may still be seen at an op whose CQE is out already. */
@@ -865,10 +957,12 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 	/* Cancelled before, and not told yet: found again, or not any more. */
 	if (target->dying || (target->state == KOP_DONE && target->res == -ECANCELED))
 		return sim_chance(500) ? 0 : -ENOENT;
-	if ((target->state == KOP_DONE && !target->shooting) || target->notifies)
+	if ((target->state == KOP_DONE && !target->looks_again) || target->notifies)
 		return -ENOENT;
 	if (target->state == KOP_LINKED && sim_bend != SIM_BEND_CANCEL_LINKED)
 		return -ENOENT;
+	if (target->judged)
+		return -EALREADY;
 	if (target->flush) {
 		sim_reach(SIM_FLUSH_LATE);
 		return -EALREADY;
@@ -880,11 +974,11 @@ static int judge_cancel(const struct kop *cancel, struct kop *target, int *ret_r
 	    sim_chance(sim_faults.cancel_miss))
 		return -ENOENT;
 	*ret_res = -ECANCELED;
-	if (target->in_thread && sim_chance(100)) {
-		*ret_res = interrupted[sim_random(2)];
+	if (target->in_thread && sim_chance(sim_faults.interrupt)) {
+		*ret_res = interrupted[sim_random(target->signalled ? 2 : 1)];
 		return say_interrupted();
 	}
-	if (target->state == KOP_WAITING || target->multishot ||
+	if (target->state == KOP_WAITING || target->looks_again || target->multishot ||
 	    (!moves_data(target->opcode) && !target->in_thread))
 		return 0;
 	if (sim_chance(sim_faults.cancel_late)) {
@@ -907,6 +1001,18 @@ static void say_cancel(const struct kop *target, int res, int target_res)
 		  sim_result(res), target_res ? ", and it ends" : "");
 }
 
+/* A thread has still to say what it has found, and others may be quicker. */
+static void end_cancel(struct kop *cancel, int res)
+{
+	if (!cancel->in_thread || !sim_chance(sim_faults.slow)) {
+		kop_finish(cancel, res);
+		return;
+	}
+	cancel->judged = true;
+	cancel->res = res;
+	due(cancel, sim_now_ns() + sim_random(20 * SIM_US));
+}
+
 static void run_cancel(struct kop *cancel)
 {
 	struct kop *target = cancel_target(cancel);
@@ -920,10 +1026,10 @@ static void run_cancel(struct kop *cancel)
 	sim_reach(res == 0 ? SIM_CANCEL_HIT : res == -ENOENT ? SIM_CANCEL_MISS : SIM_CANCEL_LATE);
 	if (first && target_res) {
 		sim_reach(SIM_CANCEL_FIRST);
-		kop_finish(cancel, res);
+		end_cancel(cancel, res);
 	}
 	if (target && target_res)
-		target->shooting = false;
+		target->looks_again = false;
 	if (target_res == -ECANCELED && first && sim_chance(500)) {
 		target->dying = true;
 		due(target, sim_now_ns() + sim_random(2 * SIM_US));
@@ -933,7 +1039,7 @@ static void run_cancel(struct kop *cancel)
 	if (!first && target_res)
 		sim_reach(SIM_CANCEL_SECOND);
 	if (!first || !target_res)
-		kop_finish(cancel, res);
+		end_cancel(cancel, res);
 }
 
 /* -------------------------------------------------------------- events -- */
@@ -957,11 +1063,31 @@ static void release(struct kring *ring)
 	ring->used = false;
 }
 
+static void run_puts(uint64_t now_ns)
+{
+	unsigned i = 0;
+
+	while (i < uring.put_count) {
+		struct put put = uring.puts[i];
+
+		if (put.due_ns > now_ns) {
+			i++;
+			continue;
+		}
+		uring.puts[i] = uring.puts[--uring.put_count];
+		sim_file_unref(put.file);
+	}
+	for (i = 0; i < uring.put_count; i++)
+		if (uring.puts[i].due_ns < uring.next_ns)
+			uring.next_ns = uring.puts[i].due_ns;
+}
+
 void sim_uring_run(uint64_t now_ns)
 {
 	unsigned i;
 
 	uring.next_ns = SIM_NEVER;
+	run_puts(now_ns);
 	for (i = 0; i < uring.used; i++)
 		if (uring.ops[i].state == KOP_RUNNING && uring.ops[i].due_ns <= now_ns)
 			kop_run(&uring.ops[i]);
@@ -984,8 +1110,12 @@ void sim_uring_file_changed(struct sim_file *file)
 	for (i = 0; i < uring.used; i++) {
 		struct kop *op = &uring.ops[i];
 
-		if (op->state == KOP_WAITING &&
-		    (op->file == file || (file->pipe && op->file->pipe == file->pipe)))
+		if (op->state != KOP_WAITING ||
+		    (op->file != file && !(file->pipe && op->file->pipe == file->pipe)))
+			continue;
+		if (!op->multishot && !is_for_thread(op) && needs_task_work(op->ring))
+			look_as_task_work(op);
+		else
 			due(op, sim_now_ns() + sim_random(2 * SIM_US));
 	}
 }
@@ -1008,8 +1138,8 @@ bool sim_uring_uses(const void *ptr, size_t len)
 	for (i = 0; i < uring.used; i++) {
 		const struct kop *op = &uring.ops[i];
 
-		if (op->state != KOP_FREE && op->state != KOP_DONE && moves_data(op->opcode) &&
-		    op->addr >= from && op->addr < from + len)
+		if (op->state != KOP_FREE && (op->state != KOP_DONE || op->looks_again) &&
+		    moves_data(op->opcode) && op->addr >= from && op->addr < from + len)
 			return true;
 		if (uses_group(op, from, len))
 			return true;
@@ -1156,11 +1286,12 @@ void sim_uring_closed(unsigned number)
 
 		if (op->ring != ring || op->state == KOP_FREE)
 			continue;
-		if (op->state == KOP_DONE && !op->shooting) {
+		if (op->state == KOP_DONE && !op->looks_again) {
 			kop_end(op);
-		} else if (op->state != KOP_LINKED && (op->state == KOP_WAITING || op->multishot ||
-						       op->opcode == IORING_OP_TIMEOUT)) {
-			op->shooting = false;
+		} else if (op->state != KOP_LINKED &&
+			   (op->state == KOP_WAITING || op->looks_again || op->multishot ||
+			    op->opcode == IORING_OP_TIMEOUT)) {
+			op->looks_again = false;
 			op->dying = true;
 			due(op, sim_now_ns() + sim_random(50 * SIM_MS));
 		}
@@ -1266,6 +1397,7 @@ void sim_uring_begin(void)
 	uring.used = 0;
 	uring.next_ns = SIM_NEVER;
 	uring.order = 0;
+	uring.put_count = 0;
 	uring.died = false;
 }
 
@@ -1367,9 +1499,7 @@ static void take_file(struct kop *op)
 {
 	if (sim_bend != SIM_BEND_FILE_EARLY && is_for_thread(op))
 		return;
-	op->file = sim_file_get(op->fd);
-	if (op->file)
-		sim_file_ref(op->file);
+	look_up(op);
 }
 
 /*
@@ -1380,9 +1510,10 @@ static void start_chain(struct kop *head)
 {
 	struct kop *op = head;
 
-	head->in_thread = is_for_thread(head) || is_left_open(head) || writes_file(head->opcode);
 	if (sim_bend != SIM_BEND_FILE_EARLY && !is_left_open(head))
 		take_file(head);
+	head->signalled = is_for_thread(head) || is_left_open(head) || writes_file(head->opcode);
+	head->in_thread = head->signalled || reads_data(head);
 	while (is_known(op->opcode) && op->next != NONE)
 		op = &uring.ops[op->next];
 	if (is_known(op->opcode) || op == head || sim_bend == SIM_BEND_REFUSED_ALONE) {
