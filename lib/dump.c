@@ -155,8 +155,17 @@ static void dump_task(struct gyre__text *text, const struct gyre__task *task, ui
 	if (gyre__task_is_cancelled(task))
 		add_span(text, "cancelled since", task->cancel_ns, now_ns);
 	if (task->shielded)
-		gyre__text_add(text, ", in its defers");
+		gyre__text_add(text, task->job->over ? ", gives its job's state back" :
+			       ", in its defers");
 	gyre__text_add(text, "\n");
+}
+
+static void add_state(struct gyre__text *text, const struct gyre__job *job)
+{
+	if (job->state)
+		gyre__text_add(text, ", runs on its state %p", job->state);
+	else if (!job->began)
+		gyre__text_add(text, ", creates its state");
 }
 
 static void dump_job(struct gyre__text *text, const struct gyre__job *job, uint64_t now_ns)
@@ -168,6 +177,8 @@ static void dump_job(struct gyre__text *text, const struct gyre__job *job, uint6
 		       job->name ? "\"" : "", job->live, job->live == 1 ? "" : "s",
 		       gyre__arena_used(&job->arena));
 	add_span(text, "since", job->since_ns, now_ns);
+	if (job->mode != GYRE_MODE_DEFAULT)
+		add_state(text, job);
 	if (!job->first)
 		gyre__text_add(text, ", ends: its first task has returned");
 	else if (job->panicked)

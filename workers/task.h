@@ -104,6 +104,8 @@ struct gyre__task {
 	/* Waits, or a helper does for it, for the end of something else than a task. */
 	bool awaits;
 	bool upper_made;			/* upper[] is in use */
+	bool needs_state;			/* before fn: see workers/state.h */
+	bool may_not_panic;			/* in destroy of a state */
 	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;
 	/* Who started it; NULL: the job itself, or it has ended. */
@@ -163,6 +165,7 @@ struct gyre__tasks {
 	struct gyre__chunks chunks;
 	struct gyre__alarms alarms;
 	struct gyre__locals locals;
+	const struct gyre_state_type *state_type;	/* the caller's; NULL: jobs have no states */
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
@@ -188,6 +191,7 @@ struct gyre__tasks {
 struct gyre__tasks_config {
 	uint64_t stall_ns;
 	bool zero;				/* no job reads another's bytes */
+	const struct gyre_state_type *state_type;
 	struct gyre__task_hooks hooks;
 };
 
