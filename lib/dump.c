@@ -165,7 +165,8 @@ static void add_state(struct gyre__text *text, const struct gyre__job *job)
 	if (job->state)
 		gyre__text_add(text, ", runs on its state %p", job->state);
 	else if (!job->began)
-		gyre__text_add(text, ", creates its state");
+		gyre__text_add(text, job->in_line && job != job->home->shared.first ?
+			       ", waits for the state of its worker" : ", creates its state");
 }
 
 static void dump_job(struct gyre__text *text, const struct gyre__job *job, uint64_t now_ns)
@@ -201,8 +202,12 @@ static void dump_tasks(struct gyre__text *text, const struct gyre__tasks *tasks)
 	for (i = 0; i < tasks->locals.made_count; i++) {
 		const struct gyre__local_entry *entry = tasks->locals.made[i];
 
-		gyre__text_add(text, "  local %p of worker %d: value %p", (void *)entry->local,
-			       gyre_current_worker(), entry->value);
+		if (entry->local == &tasks->shared.local)
+			gyre__text_add(text, "  state of worker %d: %p", gyre_current_worker(),
+				       tasks->shared.value);
+		else
+			gyre__text_add(text, "  local %p of worker %d: value %p", (void *)entry->local,
+				       gyre_current_worker(), entry->value);
 		add_span(text, "made before", entry->since_ns, now_ns);
 		gyre__text_add(text, "\n");
 	}

@@ -71,9 +71,9 @@ static enum gyre_status check_mode(const char *function, const struct gyre *rt,
 		options->mode = GYRE_MODE_DEFAULT;
 	else if (options->mode == GYRE_MODE_DEFAULT)
 		options->mode = rt->settings.mode;
-	if (options->mode > GYRE_MODE_FRESH)
-		return gyre__fail(function, GYRE_UNSUPPORTED, "this version of the library makes states "
-				  "in GYRE_MODE_FRESH only: name it in options->mode");
+	if (options->mode == GYRE_MODE_POOLED)
+		return gyre__fail(function, GYRE_UNSUPPORTED, "this version of the library has no pool of "
+				  "states: name GYRE_MODE_FRESH or GYRE_MODE_SHARED in options->mode");
 	return GYRE_OK;
 }
 
@@ -165,6 +165,10 @@ static enum gyre_status report_unstarted(const char *function, enum gyre_status 
 	case GYRE_CLOSED:
 		return gyre__fail(function, status,
 				  "the runtime was closed meanwhile; it never began");
+	case GYRE_WOULD_DEADLOCK:
+		return gyre__fail(function, status, "it needs its worker's state, and the job "
+				  "that has it, or comes before in line, waits for this one; it "
+				  "never began");
 	case GYRE_SYSTEM:
 		return gyre__fail(function, status, "its state could not be made: create gave "
 				  "NULL; the job never began");

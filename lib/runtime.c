@@ -221,7 +221,7 @@ static enum gyre_status start_crew(struct gyre *rt)
 			.state_type = settings->state,
 			.hooks = { GYRE__THREAD_TASK_SIZE, gyre__jobs_begin_one,
 				   gyre__is_circle, gyre__thread_task_done,
-				   gyre__dump_outlasting },
+				   gyre__dump_outlasting, gyre__circle_with_line },
 		},
 	};
 	const char *step;

@@ -12,6 +12,7 @@
 
 #define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
 #define MS		UINT64_C(1000000)
+#define TIME_ENOUGH	(500 * MS)	/* for a job to begin, however busy the machine is */
 
 /* A state that knows where it was made, and for how many jobs it was. */
 struct thing {
@@ -451,7 +452,7 @@ TEST(destroy_comes_after_every_task_and_every_defer_however_the_job_ends)
 		uint64_t timeout_ns;
 	} ends[] = {
 		{ "returns", GYRE_OK, 0 }, { "panics", GYRE_RESPONSE_LOST, 0 },
-		{ "is dropped", GYRE_TIMED_OUT, MS },
+		{ "is dropped", GYRE_TIMED_OUT, TIME_ENOUGH },
 	};
 	struct gyre *rt = open_mode(1, GYRE_MODE_FRESH);
 	unsigned i;
@@ -514,14 +515,14 @@ static void sleep_in_destroy(struct thing *thing)
 {
 	(void)thing;
 	atomic_fetch_add(&ended, 1);
-	expect_status(gyre_sleep(20 * MS), GYRE_OK);
+	expect_status(gyre_sleep(TIME_ENOUGH + MS), GYRE_OK);
 	expect(!gyre_cancelled());
 }
 
 TEST(destroy_is_reached_by_no_time_out_and_by_no_cancel)
 {
 	struct gyre *rt = open_mode(1, GYRE_MODE_FRESH);
-	struct gyre_job_options options = { .size = sizeof(options), .timeout_ns = 10 * MS };
+	struct gyre_job_options options = { .size = sizeof(options), .timeout_ns = TIME_ENOUGH };
 	struct gyre_job *job;
 	int result = 0;
 
@@ -575,7 +576,7 @@ TEST(job_that_is_cancelled_in_create_does_not_run_and_what_was_created_is_destro
 	struct gyre_job *job;
 
 	plan.in_create = sleep_in_create;
-	expect_status(run_for(rt, task_never, NULL, MS), GYRE_TIMED_OUT);
+	expect_status(run_for(rt, task_never, NULL, TIME_ENOUGH), GYRE_TIMED_OUT);
 	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 	job = test_spawn(rt, task_never, NULL);
 	await(atomic_load(&ended) == 2);
@@ -603,7 +604,7 @@ TEST(create_that_takes_no_notice_of_a_cancel_is_dropped_and_its_defers_run)
 	struct gyre *rt = open_mode(1, GYRE_MODE_FRESH);
 
 	plan.in_create = refuse_in_create;
-	expect_status(run_for(rt, task_never, NULL, MS), GYRE_TIMED_OUT);
+	expect_status(run_for(rt, task_never, NULL, TIME_ENOUGH), GYRE_TIMED_OUT);
 	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 	expect_eq(atomic_load(&ended), 1);
 	expect_eq(atomic_load(&created), 0);
@@ -716,11 +717,375 @@ static void run_and_panic_in_destroy(void *mode)
 	gyre_free(rt);
 }
 
-TEST(panic_in_destroy_aborts)
+static void panic_in_reset(struct thing *thing)
+{
+	(void)thing;
+	gyre_panic("not clean");
+}
+
+static int task_use_once(void *arg)
+{
+	(void)arg;
+	return leave(enter());
+}
+
+static void run_and_panic_in_reset(void *arg)
+{
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+
+	(void)arg;
+	plan.in_reset = panic_in_reset;
+	expect_status(gyre_block_on(rt, task_use_once, NULL, NULL, NULL), GYRE_OK);
+	gyre_block_on(rt, task_use_once, NULL, NULL, NULL);
+}
+
+TEST(panics_in_destroy_and_in_reset_abort)
 {
 	enum gyre_mode mode = GYRE_MODE_FRESH;
 
 	test_asserts(run_and_panic_in_destroy, &mode);
+	mode = GYRE_MODE_SHARED;
+	test_asserts(run_and_panic_in_destroy, &mode);
+	test_asserts(run_and_panic_in_reset, NULL);
+}
+
+/* --------------------------------------------------------------- shared -- */
+
+TEST(scenario_16_shared_state_is_made_once_on_each_worker_and_reset_between_jobs)
+{
+	struct gyre *rt = open_mode(2, GYRE_MODE_SHARED);
+	struct gyre_job *jobs[2][16];
+	unsigned i, w, rounds = test_times(8), r;
+
+	for (r = 0; r < rounds; r++) {
+		for (i = 0; i < 16; i++)
+			for (w = 0; w < 2; w++) {
+				struct gyre_job_options options = { .size = sizeof(options),
+								    .worker = GYRE_WORKER(w) };
+
+				expect_status(gyre_spawn(rt, task_use, NULL, &options, &jobs[w][i]),
+					      GYRE_OK);
+			}
+		for (i = 0; i < 16; i++)
+			for (w = 0; w < 2; w++)
+				expect_status(gyre_job_wait(jobs[w][i], GYRE_FOREVER, NULL), GYRE_OK);
+	}
+	expect_eq(atomic_load(&created), 2);
+	expect_eq(atomic_load(&resets), 32 * rounds - 2);
+	expect_eq(atomic_load(&destroyed), 0);
+	gyre_free(rt);
+	expect_eq(atomic_load(&destroyed), 2);
+	expect_eq(atomic_load(&resets), 32 * rounds - 2);
+}
+
+static int order[8];
+static atomic_uint in_order;
+
+static int task_note_turn(void *number)
+{
+	struct thing *thing = enter();
+
+	order[atomic_fetch_add(&in_order, 1)] = *(int *)number;
+	expect_status(gyre_sleep(1000), GYRE_OK);
+	return leave(thing);
+}
+
+/* Waits for a pipe that is written to by whoever may run meanwhile. */
+static int task_hold(void *pipe)
+{
+	struct test_io io = { ((struct test_pipe *)pipe)->r, &(char){ 0 }, 1, TEST_IO_HERE };
+	struct thing *thing = enter();
+
+	atomic_fetch_add(&ended, 1);
+	expect_status(gyre_call(NULL, prep_read, &io, NULL), GYRE_OK);
+	return leave(thing);
+}
+
+TEST(jobs_take_turns_in_order_and_hold_up_nobody_else)
+{
+	struct gyre_job_options fresh = { .size = sizeof(fresh), .mode = GYRE_MODE_FRESH };
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+	struct test_pipe pipe = test_pipe();
+	struct gyre_job *holder, *jobs[8];
+	int numbers[8], i;
+
+	holder = test_spawn(rt, task_hold, &pipe);
+	await(atomic_load(&ended) == 1);
+	for (i = 0; i < 8; i++) {
+		numbers[i] = i;
+		jobs[i] = test_spawn(rt, task_note_turn, &numbers[i]);
+	}
+	expect_status(gyre_block_on(rt, task_use, NULL, &fresh, NULL), GYRE_OK);
+	expect_status(gyre_call(rt, prep_nop, NULL, NULL), GYRE_OK);
+	expect_eq(atomic_load(&in_order), 0);
+	expect_dump(rt, "waits for the state of its worker");
+	gyre_job_cancel(jobs[3]);
+	expect_status(gyre_job_wait(jobs[3], GYRE_FOREVER, NULL), GYRE_CANCELLED);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	expect_status(run_for(rt, task_never, NULL, MS), GYRE_TIMED_OUT);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	expect_eq(write(pipe.w, "x", 1), 1);
+	expect_status(gyre_job_wait(holder, GYRE_FOREVER, NULL), GYRE_OK);
+	for (i = 0; i < 8; i++)
+		if (i != 3)
+			expect_status(gyre_job_wait(jobs[i], GYRE_FOREVER, NULL), GYRE_OK);
+	for (i = 0; i < 7; i++)
+		expect_eq(order[i], i < 3 ? i : i + 1);
+	gyre_free(rt);
+	expect_eq(atomic_load(&resets), 7);
+	expect_eq(atomic_load(&created), 2);
+	expect_eq(atomic_load(&destroyed), 2);
+	test_pipe_close(&pipe);
+}
+
+static int task_panics(void *arg)
+{
+	enter()->used = false;
+	(void)arg;
+	gyre_panic("with the state");
+}
+
+TEST(state_of_a_job_that_panicked_is_reset_for_the_next)
+{
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+
+	expect_status(gyre_block_on(rt, task_panics, NULL, NULL, NULL), GYRE_RESPONSE_LOST);
+	expect_eq(test_block_on(rt, task_use, NULL), 0);
+	expect_eq(atomic_load(&resets), 1);
+	gyre_free(rt);
+	expect_eq(atomic_load(&created), 1);
+	expect_eq(atomic_load(&destroyed), 1);
+}
+
+TEST(shared_create_that_fails_or_panics_or_is_dropped_is_tried_again_by_the_next)
+{
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+
+	atomic_store(&plan.failures, 1);
+	expect_status(gyre_block_on(rt, task_never, NULL, NULL, NULL), GYRE_SYSTEM);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	plan.in_create = panic_in_create;
+	expect_status(gyre_block_on(rt, task_never, NULL, NULL, NULL), GYRE_RESPONSE_LOST);
+	plan.in_create = refuse_in_create;
+	expect_status(run_for(rt, task_never, NULL, TIME_ENOUGH), GYRE_TIMED_OUT);
+	plan.in_create = call_from_callback;
+	expect_eq(test_block_on(rt, task_use, NULL), 0);
+	expect_eq(test_block_on(rt, task_use, NULL), 0);
+	plan.in_create = NULL;
+	gyre_free(rt);
+	expect_eq(atomic_load(&created), 2);
+	expect_eq(atomic_load(&destroyed), 2);
+}
+
+static void sleep_in_reset(struct thing *thing)
+{
+	(void)thing;
+	expect_status(gyre_sleep(TIME_ENOUGH + MS), GYRE_OK);
+	atomic_fetch_add(&ended, 1);
+}
+
+TEST(reset_is_finished_whatever_becomes_of_the_job_that_waits_for_it)
+{
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+
+	expect_eq(test_block_on(rt, task_use, NULL), 0);
+	plan.in_reset = sleep_in_reset;
+	expect_status(run_for(rt, task_never, NULL, TIME_ENOUGH), GYRE_TIMED_OUT);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	expect_eq(atomic_load(&ended), 1);
+	plan.in_reset = NULL;
+	expect_eq(test_block_on(rt, task_use, NULL), 0);
+	expect_eq(atomic_load(&resets), 1);
+	gyre_free(rt);
+}
+
+/* -------------------------------------------------------------- circles -- */
+
+static struct gyre_job_options on_worker(unsigned n)
+{
+	return (struct gyre_job_options){ .size = sizeof(struct gyre_job_options),
+					  .worker = GYRE_WORKER(n) };
+}
+
+static int task_wants_what_it_has(void *arg)
+{
+	struct thing *thing = enter();
+
+	(void)arg;
+	expect_status(gyre_block_on(NULL, task_never, NULL, NULL, NULL), GYRE_WOULD_DEADLOCK);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	expect_contains(gyre_last_error(), "state");
+	return leave(thing);
+}
+
+static int task_waits_for_its_successor(void *arg)
+{
+	struct thing *thing = enter();
+	struct gyre_job *next = test_spawn(gyre_current(), task_use, NULL);
+
+	(void)arg;
+	gyre_yield();
+	expect_status(gyre_job_wait(next, GYRE_FOREVER, NULL), GYRE_WOULD_DEADLOCK);
+	gyre_job_detach(next);
+	return leave(thing);
+}
+
+static int task_goes_back(void *arg)
+{
+	const struct gyre_job_options options = on_worker(0);
+	struct thing *thing = enter();
+
+	(void)arg;
+	expect_status(gyre_block_on(NULL, task_never, NULL, &options, NULL), GYRE_WOULD_DEADLOCK);
+	return leave(thing);
+}
+
+static int task_goes_across(void *arg)
+{
+	const struct gyre_job_options options = on_worker(1);
+	struct thing *thing = enter();
+
+	(void)arg;
+	expect_status(gyre_block_on(NULL, task_goes_back, NULL, &options, NULL), GYRE_OK);
+	return leave(thing);
+}
+
+static int offloaded_wants_it(void *rt)
+{
+	expect_status(gyre_block_on(rt, task_never, NULL, NULL, NULL), GYRE_WOULD_DEADLOCK);
+	return 0;
+}
+
+static int task_offloads_a_wish(void *rt)
+{
+	struct thing *thing = enter();
+
+	expect_status(gyre_offload(NULL, offloaded_wants_it, rt, NULL), GYRE_OK);
+	return leave(thing);
+}
+
+TEST(job_that_waits_for_one_that_needs_its_state_is_told)
+{
+	struct gyre *rt = open_mode(2, GYRE_MODE_SHARED);
+	const struct gyre_job_options first = on_worker(0);
+
+	expect_status(gyre_block_on(rt, task_wants_what_it_has, NULL, &first, NULL), GYRE_OK);
+	expect_status(gyre_block_on(rt, task_waits_for_its_successor, NULL, &first, NULL), GYRE_OK);
+	expect_status(gyre_block_on(rt, task_goes_across, NULL, &first, NULL), GYRE_OK);
+	gyre_free(rt);
+	expect_eq(atomic_load(&created), 2);
+}
+
+TEST(offloaded_function_that_needs_the_state_of_its_job_is_told)
+{
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+
+	expect_eq(test_block_on(rt, task_offloads_a_wish, rt), 0);
+	gyre_free(rt);
+}
+
+/* Who waits in line for a state may be waited for by who does not have it. */
+static int task_waits_for_one_in_line(void *pipe)
+{
+	struct gyre_job_options shared = { .size = sizeof(shared), .mode = GYRE_MODE_SHARED };
+
+	expect_eq(write(((struct test_pipe *)pipe)->w, "x", 1), 1);
+	expect_status(gyre_block_on(NULL, task_use, NULL, &shared, NULL), GYRE_OK);
+	return 0;
+}
+
+TEST(waits_that_are_no_circle_are_let_be)
+{
+	struct gyre_job_options fresh = { .size = sizeof(fresh), .mode = GYRE_MODE_FRESH };
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+	struct test_pipe pipe = test_pipe();
+	struct gyre_job *holder = test_spawn(rt, task_hold, &pipe);
+
+	await(atomic_load(&ended) == 1);
+	expect_status(gyre_block_on(rt, task_waits_for_one_in_line, &pipe, &fresh, NULL), GYRE_OK);
+	expect_status(gyre_job_wait(holder, GYRE_FOREVER, NULL), GYRE_OK);
+	gyre_free(rt);
+	test_pipe_close(&pipe);
+}
+
+/* -------------------------------------------------------- its worker's end -- */
+
+static unsigned line_of_end[2], ends;
+static void *create_local(void *arg)
+{
+	return arg;
+}
+
+static void destroy_local(void *value)
+{
+	(void)value;
+	line_of_end[ends++] = 1;
+}
+
+static struct gyre_local a_local = GYRE_LOCAL_INIT(create_local, destroy_local, &a_local);
+
+static void note_destroy(struct thing *thing)
+{
+	(void)thing;
+	line_of_end[ends++] = 2;
+}
+
+static void get_local(void)
+{
+	void *value;
+
+	expect_status(gyre_local_get(&a_local, &value), GYRE_OK);
+}
+
+static int task_get_local(void *arg)
+{
+	(void)arg;
+	get_local();
+	return 0;
+}
+
+TEST(shared_state_and_locals_are_destroyed_in_the_reverse_order_of_their_making)
+{
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+
+	plan.in_create = get_local;
+	plan.in_destroy = note_destroy;
+	expect_eq(test_block_on(rt, task_use_once, NULL), 0);
+	gyre_free(rt);
+	expect_eq(line_of_end[0], 2);
+	expect_eq(line_of_end[1], 1);
+
+	ends = 0;
+	plan.in_create = NULL;
+	rt = open_mode(1, GYRE_MODE_SHARED);
+	expect_eq(test_block_on(rt, task_get_local, NULL), 0);
+	gyre_free(rt);
+	expect_eq(line_of_end[0], 1);
+	expect_eq(line_of_end[1], 2);
+}
+
+TEST(close_in_the_middle_ends_the_line_and_destroys_once)
+{
+	struct gyre *rt = open_with_drain(GYRE_MODE_SHARED, MS);
+	struct gyre_job *holder, *jobs[16];
+	atomic_uint asleep = 0;
+	unsigned i;
+
+	holder = test_spawn(rt, task_sleeps_on, &asleep);
+	await(atomic_load(&asleep) == 1);
+	for (i = 0; i < LENGTH(jobs); i++)
+		jobs[i] = test_spawn(rt, task_never, NULL);
+	expect_status(gyre_close(rt), GYRE_OK);
+	expect_status(gyre_job_wait(holder, GYRE_FOREVER, NULL), GYRE_CANCELLED);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_UNKNOWN);
+	for (i = 0; i < LENGTH(jobs); i++) {
+		expect_status(gyre_job_wait(jobs[i], GYRE_FOREVER, NULL), GYRE_CANCELLED);
+		expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	}
+	expect_eq(atomic_load(&created), 1);
+	expect_eq(atomic_load(&destroyed), 1);
+	expect_eq(atomic_load(&resets), 0);
+	gyre_free(rt);
 }
 
 TEST_MAIN()

@@ -113,6 +113,8 @@ static void finish(struct gyre__job *job)
 	gyre__task_forget_ended(tasks, job, NULL);
 	gyre__alarm_unset(&tasks->alarms, &job->alarm);
 	gyre__alarms_release(&tasks->alarms);
+	if (gyre__unlikely(job->in_line))
+		gyre__state_pass_on(job);
 	unlink_job(job);
 	count_end(tasks, handle->status);
 	gyre__arena_close(&job->arena);

@@ -92,6 +92,9 @@ struct gyre__job {
 	enum gyre_mode mode;
 	bool began;			/* its function was or is about to be called */
 	bool over;			/* only its state is left: what cancels it comes too late */
+	/* Written under gyre__waits_lock(), as others walk along it. */
+	bool in_line;			/* for the state of its worker, or has it */
+	struct gyre__job *line_next, *line_prev;
 	const char *name;
 	size_t stack_size;		/* of tasks that it starts */
 	struct gyre__alarm alarm;	/* its time-out */

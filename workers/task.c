@@ -6,7 +6,6 @@
 
 #include "job.h"
 #include "ring/sys.h"
-#include "state.h"
 
 #define SLOTS_FIRST	64
 #define WAKERS_POLL_NS	(20 * GYRE__NS_PER_US)
@@ -642,6 +641,7 @@ void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
 	tasks->hooks = config->hooks;
 	tasks->stall_ns = config->stall_ns;
 	tasks->state_type = config->state_type;
+	gyre__shared_state_init(tasks);
 	tasks->slots_free = GYRE__NO_HANDLE;
 	/* Relaxed: a number that no other worker has, and nothing else. */
 	tasks->tag = gyre__fetch_add(&last_tag, 1, relaxed) + 1;

@@ -298,7 +298,13 @@ enum gyre_mode {
 	/* Created for the job, destroyed after it: most isolation. */
 	GYRE_MODE_FRESH,
 
-	/* One for each worker, reset between jobs. Not there yet: GYRE_UNSUPPORTED. */
+	/*
+	 * One for each worker, created for the first job that runs on it there,
+	 * reset before each further one, destroyed when the worker ends. One job
+	 * at a time has it, until it has ended; the others wait in line, in the
+	 * order in which they came, and hold up nobody else. A create that fails is
+	 * tried again by the next.
+	 */
 	GYRE_MODE_SHARED,
 
 	/*
@@ -313,8 +319,8 @@ enum gyre_mode {
  * What a job's state is: an interpreter, a tenant's open files, a codec. The
  * callbacks run on the state's worker, in a task, and may wait; gyre_state() is
  * NULL in them. create is a part of its job: a cancel and a time-out reach it, and
- * what it has made until then is its own to give back, by gyre_defer(). destroy
- * cannot be cancelled: what it waits for takes as long as it takes, until
+ * what it has made until then is its own to give back, by gyre_defer(). reset and
+ * destroy cannot be cancelled: what they wait for takes as long as it takes, until
  * drain_ns of a gyre_close() is over.
  *
  * Since: 0.1
@@ -333,7 +339,11 @@ struct gyre_state_type {
 	/* Readies a state for its next job. NULL: nothing to do. */
 	void (*reset)(void *state, void *arg);
 
-	/* Destroys a state, on the worker that made it, once. Required. */
+	/*
+	 * Destroys a state, on the worker that made it, once: after its job, or,
+	 * with the worker's locals, in the reverse order in which they were made.
+	 * Required.
+	 */
 	void (*destroy)(void *state, void *arg);
 
 	/* Handed to the three above. The caller's own. */
@@ -1029,7 +1039,9 @@ int gyre_fallocate(struct gyre *rt, int fd, int mode, off_t offset, off_t len);
  * GYRE_OK: none of that, and fn returned.
  * gyre_last_effect() is GYRE_EFFECT_NONE where it never began, and with that go
  * also GYRE_CLOSED; GYRE_NO_MEMORY, for its stack, its arena or the copies in it,
- * or as the worker has 2^20 jobs; and GYRE_SYSTEM, its state could not be created.
+ * or as the worker has 2^20 jobs; GYRE_SYSTEM, its state could not be created; and
+ * GYRE_WOULD_DEADLOCK, the job that has the state which it needs, or one that comes
+ * before it in line, waits for it.
  * A job begins when it has its state: what cancels it before that keeps it from
  * being run.
  */
