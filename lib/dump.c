@@ -206,8 +206,8 @@ static void dump_tasks(struct gyre__text *text, const struct gyre__tasks *tasks)
 			gyre__text_add(text, "  state of worker %d: %p", gyre_current_worker(),
 				       tasks->shared.value);
 		else
-			gyre__text_add(text, "  local %p of worker %d: value %p", (void *)entry->local,
-				       gyre_current_worker(), entry->value);
+			gyre__text_add(text, "  local %p of worker %d: value %p",
+				       (void *)entry->local, gyre_current_worker(), entry->value);
 		add_span(text, "made before", entry->since_ns, now_ns);
 		gyre__text_add(text, "\n");
 	}

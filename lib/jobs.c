@@ -72,8 +72,9 @@ static enum gyre_status check_mode(const char *function, const struct gyre *rt,
 	else if (options->mode == GYRE_MODE_DEFAULT)
 		options->mode = rt->settings.mode;
 	if (options->mode == GYRE_MODE_POOLED)
-		return gyre__fail(function, GYRE_UNSUPPORTED, "this version of the library has no pool of "
-				  "states: name GYRE_MODE_FRESH or GYRE_MODE_SHARED in options->mode");
+		return gyre__fail(function, GYRE_UNSUPPORTED,
+				  "this version of the library has no pool of states: name "
+				  "GYRE_MODE_FRESH or GYRE_MODE_SHARED in options->mode");
 	return GYRE_OK;
 }
 

@@ -768,7 +768,8 @@ TEST(scenario_16_shared_state_is_made_once_on_each_worker_and_reset_between_jobs
 			}
 		for (i = 0; i < 16; i++)
 			for (w = 0; w < 2; w++)
-				expect_status(gyre_job_wait(jobs[w][i], GYRE_FOREVER, NULL), GYRE_OK);
+				expect_status(gyre_job_wait(jobs[w][i], GYRE_FOREVER, NULL),
+					      GYRE_OK);
 	}
 	expect_eq(atomic_load(&created), 2);
 	expect_eq(atomic_load(&resets), 32 * rounds - 2);

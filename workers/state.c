@@ -73,7 +73,9 @@ static void destroy_shared(void *value)
 
 void gyre__shared_state_init(struct gyre__tasks *tasks)
 {
-	tasks->shared.local = (struct gyre_local)GYRE_LOCAL_INIT(create_shared, destroy_shared, tasks);
+	struct gyre_local *local = &tasks->shared.local;
+
+	*local = (struct gyre_local)GYRE_LOCAL_INIT(create_shared, destroy_shared, tasks);
 }
 
 /* False: one of those before it waits for the end of its job. */

@@ -32,7 +32,7 @@ void gyre__shared_state_init(struct gyre__tasks *tasks);
 /* In the first task of a job that needs a state. Returns with it, or ends the task. */
 void gyre__state_take(struct gyre__task *first);
 
-/* A task is at its end, and its defers have run: the last one destroys what was made for the job. */
+/* A task is at its end, its defers have run: the last one destroys what was made for the job. */
 void gyre__state_destroy(struct gyre__task *task);
 
 /* A job that stands in line has ended: the next one's turn. */

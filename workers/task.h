@@ -149,7 +149,7 @@ struct gyre__task_hooks {
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
 	/* What lives is about to be cancelled: the drain is over. */
 	void (*outlasting)(struct gyre__tasks *tasks);
-	/* Under gyre__waits_lock(): does one of those in line for its worker's state wait for first? */
+	/* Under gyre__waits_lock(): does one in line for the state there wait for first? */
 	bool (*line_waits_for)(struct gyre__task *first);
 };
 
@@ -168,7 +168,8 @@ struct gyre__tasks {
 	struct gyre__chunks chunks;
 	struct gyre__alarms alarms;
 	struct gyre__locals locals;
-	const struct gyre_state_type *state_type;	/* the caller's; NULL: jobs have no states */
+	/* The caller's; NULL: jobs have no states. */
+	const struct gyre_state_type *state_type;
 	struct gyre__shared_state shared;
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;

@@ -385,9 +385,9 @@ static void check_job_end(const struct sim_job *job)
 		sim_fail("job %u: %u of its tasks live after the end", job->id, job->live);
 	if (job->begun > 1)
 		sim_fail("job %u was run %u times", job->id, job->begun);
-	if (job->taken && !job->begun && !has_no_state(job, sim_states.failed || sim_states.panicked) &&
-	    !job_may_be_cancelled(job) && !is_over_time(job) &&
-	    !sim_fault_happened())
+	if (job->taken && !job->begun &&
+	    !has_no_state(job, sim_states.failed || sim_states.panicked) &&
+	    !job_may_be_cancelled(job) && !is_over_time(job) && !sim_fault_happened())
 		sim_fail("job %u was taken and has never run", job->id);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Jobs that run on states: each seen by one at a time, made and destroyed once, in line where they share. */
+/* Jobs that run on states: each seen by one at a time, made and destroyed once. */
 #include "scenario.h"
 
 #include "deadline.h"
@@ -224,8 +224,10 @@ static void spawn_job(struct sim_job *job)
 
 static void run_nested(struct sim_task *task)
 {
-	struct sim_job *job = task->job->depth < DEPTH_MAX ? sim_job_new(task->job->depth + 1) : NULL;
+	struct sim_job *job = NULL;
 
+	if (task->job->depth < DEPTH_MAX)
+		job = sim_job_new(task->job->depth + 1);
 	if (!job)
 		return;
 	sim_task_waits(task);
