@@ -5,7 +5,8 @@
  * Who waits is a task, or a helper on behalf of its caller, which waits for it. From
  * who is about to wait a walk goes up: to who joins that task, or waits for the
  * worker local that it makes; to the caller of a helper; to who waits for the end
- * of its job; to who closes its runtime. Where it comes to what is to be waited
+ * of its job, or is next in line for a worker's state that this one has or waits
+ * for; to who closes its runtime. Where it comes to what is to be waited
  * for, the wait would never end.
  *
  * The end of a job waits for its first task. The others are cancelled then: so it
@@ -44,6 +45,7 @@ struct aim {
 	const struct gyre__task *task, *parent;
 	bool cancels;			/* task */
 	const struct gyre *rt;
+	const struct gyre__tasks *line;	/* any job that stands in it */
 };
 
 struct walk {
@@ -169,8 +171,10 @@ static bool look_up_from_task(struct walk *walk, const struct gyre__thread *self
 	meet_closers(walk, self->runtime, (enum firm)self->firm);
 	if (!task->is_first && self->firm == GIVES_WAY)
 		return false;
-	if (handle == aim->job)
+	if (handle == aim->job || (aim->line == task->home && task->job->in_line))
 		return true;
+	if (task->job->line_next)
+		meet_waiter(walk, self, record_of(task->job->line_next->first), false);
 	/* Acquire: what had led up to who waits. Pairs with the stores in lib/jobs.c. */
 	waited_by = gyre__load(&handle->waited_by, acquire);
 	if (waited_by)
@@ -218,6 +222,14 @@ bool gyre__circle_with_task(struct gyre__thread *self, const struct gyre__task *
 bool gyre__circle_with_children(struct gyre__thread *self)
 {
 	const struct aim aim = { .parent = self->task };
+
+	return is_waited_for(self, firmness(self), &aim);
+}
+
+bool gyre__circle_with_line(struct gyre__task *first)
+{
+	const struct aim aim = { .line = first->home };
+	struct gyre__thread *self = gyre__thread_of_task(first);
 
 	return is_waited_for(self, firmness(self), &aim);
 }

@@ -25,6 +25,8 @@ bool gyre__circle_with_task(struct gyre__thread *self, const struct gyre__task *
 			    bool cancels);
 /* Does that of one of those that self, a task, has started? */
 bool gyre__circle_with_children(struct gyre__thread *self);
+/* For struct gyre__task_hooks: does the end of a job that stands in line wait for first? */
+bool gyre__circle_with_line(struct gyre__task *first);
 /* Does a task or a helper of rt? Takes the lock itself. */
 bool gyre__circle_with_runtime(struct gyre__thread *self, const struct gyre *rt);
 

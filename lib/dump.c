@@ -155,8 +155,18 @@ static void dump_task(struct gyre__text *text, const struct gyre__task *task, ui
 	if (gyre__task_is_cancelled(task))
 		add_span(text, "cancelled since", task->cancel_ns, now_ns);
 	if (task->shielded)
-		gyre__text_add(text, ", in its defers");
+		gyre__text_add(text, task->job->over ? ", gives its job's state back" :
+			       ", in its defers");
 	gyre__text_add(text, "\n");
+}
+
+static void add_state(struct gyre__text *text, const struct gyre__job *job)
+{
+	if (job->state)
+		gyre__text_add(text, ", runs on its state %p", job->state);
+	else if (!job->began)
+		gyre__text_add(text, job->in_line && job != job->home->shared.first ?
+			       ", waits for the state of its worker" : ", creates its state");
 }
 
 static void dump_job(struct gyre__text *text, const struct gyre__job *job, uint64_t now_ns)
@@ -168,6 +178,8 @@ static void dump_job(struct gyre__text *text, const struct gyre__job *job, uint6
 		       job->name ? "\"" : "", job->live, job->live == 1 ? "" : "s",
 		       gyre__arena_used(&job->arena));
 	add_span(text, "since", job->since_ns, now_ns);
+	if (job->mode != GYRE_MODE_DEFAULT)
+		add_state(text, job);
 	if (!job->first)
 		gyre__text_add(text, ", ends: its first task has returned");
 	else if (job->panicked)
@@ -190,8 +202,12 @@ static void dump_tasks(struct gyre__text *text, const struct gyre__tasks *tasks)
 	for (i = 0; i < tasks->locals.made_count; i++) {
 		const struct gyre__local_entry *entry = tasks->locals.made[i];
 
-		gyre__text_add(text, "  local %p of worker %d: value %p", (void *)entry->local,
-			       gyre_current_worker(), entry->value);
+		if (entry->local == &tasks->shared.local)
+			gyre__text_add(text, "  state of worker %d: %p", gyre_current_worker(),
+				       tasks->shared.value);
+		else
+			gyre__text_add(text, "  local %p of worker %d: value %p",
+				       (void *)entry->local, gyre_current_worker(), entry->value);
 		add_span(text, "made before", entry->since_ns, now_ns);
 		gyre__text_add(text, "\n");
 	}

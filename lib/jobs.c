@@ -60,6 +60,24 @@ static enum gyre_status copy_options(const char *function, const struct gyre_job
 	return GYRE_OK;
 }
 
+/* From here on GYRE_MODE_DEFAULT says that the job has no state. */
+static enum gyre_status check_mode(const char *function, const struct gyre *rt,
+				   struct gyre_job_options *options)
+{
+	if ((unsigned)options->mode > GYRE_MODE_POOLED)
+		return gyre__fail(function, GYRE_INVALID, "options->mode is %u, which is no mode",
+				  (unsigned)options->mode);
+	if (!rt->settings.state)
+		options->mode = GYRE_MODE_DEFAULT;
+	else if (options->mode == GYRE_MODE_DEFAULT)
+		options->mode = rt->settings.mode;
+	if (options->mode == GYRE_MODE_POOLED)
+		return gyre__fail(function, GYRE_UNSUPPORTED,
+				  "this version of the library has no pool of states: name "
+				  "GYRE_MODE_FRESH or GYRE_MODE_SHARED in options->mode");
+	return GYRE_OK;
+}
+
 static enum gyre_status check_options(const char *function, const struct gyre *rt,
 				      struct gyre_job_options *options)
 {
@@ -74,14 +92,7 @@ static enum gyre_status check_options(const char *function, const struct gyre *r
 	if (options->worker > rt->crew->count)
 		return gyre__fail(function, GYRE_INVALID, "options->worker names worker %u of %u",
 				  options->worker - 1, rt->crew->count);
-	if (rt->settings.state)
-		return gyre__fail(function, GYRE_UNSUPPORTED,
-				  "this version of the library cannot make states for jobs: open "
-				  "the runtime without options->state");
-	if ((unsigned)options->mode > GYRE_MODE_POOLED)
-		return gyre__fail(function, GYRE_INVALID, "options->mode is %u, which is no mode",
-				  (unsigned)options->mode);
-	return GYRE_OK;
+	return check_mode(function, rt, options);
 }
 
 static void describe(struct gyre_job *handle, const struct gyre__thread *self, gyre_task_fn *fn,
@@ -95,6 +106,7 @@ static void describe(struct gyre_job *handle, const struct gyre__thread *self, g
 	handle->start_ns = handle->timeout_ns ? gyre__sys->now_ns() : 0;
 	handle->stack_size = options->stack_size;
 	handle->arena_max = options->arena_max;
+	handle->mode = options->mode;
 	handle->context = gyre__context_share(self->context);
 	handle->helped = gyre__thread_is_helped(self);
 	handle->returned = false;
@@ -154,6 +166,13 @@ static enum gyre_status report_unstarted(const char *function, enum gyre_status 
 	case GYRE_CLOSED:
 		return gyre__fail(function, status,
 				  "the runtime was closed meanwhile; it never began");
+	case GYRE_WOULD_DEADLOCK:
+		return gyre__fail(function, status, "it needs its worker's state, and the job "
+				  "that has it, or comes before in line, waits for this one; it "
+				  "never began");
+	case GYRE_SYSTEM:
+		return gyre__fail(function, status, "its state could not be made: create gave "
+				  "NULL; the job never began");
 	default:
 		return gyre__fail(function, status, "%s; the job never began",
 				  gyre_status_text(status));
@@ -172,7 +191,7 @@ static enum gyre_status report_end(const char *function, struct gyre__thread *se
 		gyre__thread_succeed(self);
 		return GYRE_OK;
 	}
-	if (handle->effect == GYRE_EFFECT_NONE)
+	if (handle->effect == GYRE_EFFECT_NONE && status != GYRE_RESPONSE_LOST)
 		return report_unstarted(function, status);
 	if (status != GYRE_RESPONSE_LOST)
 		return gyre__fail_effect(function, status, handle->effect,

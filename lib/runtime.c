@@ -218,9 +218,10 @@ static enum gyre_status start_crew(struct gyre *rt)
 		.tasks = {
 			.stall_ns = settings->stall_ns,
 			.zero = settings->flags & GYRE_ZERO_ARENAS,
+			.state_type = settings->state,
 			.hooks = { GYRE__THREAD_TASK_SIZE, gyre__jobs_begin_one,
 				   gyre__is_circle, gyre__thread_task_done,
-				   gyre__dump_outlasting },
+				   gyre__dump_outlasting, gyre__circle_with_line },
 		},
 	};
 	const char *step;

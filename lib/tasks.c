@@ -412,6 +412,13 @@ enum gyre_status gyre_defer(void (*fn)(void *arg), void *arg)
 	return GYRE_OK;
 }
 
+void *gyre_state(void)
+{
+	const struct gyre__task *task = gyre__current_task();
+
+	return task ? task->job->state : NULL;
+}
+
 /* ---------------------------------------------------------------- panic -- */
 
 /* The text, and where; NULL without memory for it. task NULL: in an offloaded function. */
@@ -447,6 +454,7 @@ void gyre_panic(const char *format, ...)
 		gyre__assert_failed("gyre_panic() is called in a task or an offloaded function",
 				    __FILE__, __LINE__);
 	}
+	GYRE_ASSERT(!task->may_not_panic);
 	gyre__job_panic(task->job, text);
 	gyre__task_finish(task, GYRE__TASK_PANICKED, 0);
 }

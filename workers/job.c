@@ -104,7 +104,8 @@ static void finish(struct gyre__job *job)
 	struct gyre_job *handle = job->handle;
 
 	handle->status = job_status(job);
-	handle->effect = handle->status == GYRE_OK ? GYRE_EFFECT_DONE : GYRE_EFFECT_UNKNOWN;
+	handle->effect = handle->status == GYRE_OK ? GYRE_EFFECT_DONE : job->began ?
+			 GYRE_EFFECT_UNKNOWN : GYRE_EFFECT_NONE;
 	handle->returned = job->returned;
 	handle->result = job->result;
 	handle->panic = job->panic;
@@ -112,6 +113,8 @@ static void finish(struct gyre__job *job)
 	gyre__task_forget_ended(tasks, job, NULL);
 	gyre__alarm_unset(&tasks->alarms, &job->alarm);
 	gyre__alarms_release(&tasks->alarms);
+	if (gyre__unlikely(job->in_line))
+		gyre__state_pass_on(job);
 	unlink_job(job);
 	count_end(tasks, handle->status);
 	gyre__arena_close(&job->arena);
@@ -142,12 +145,19 @@ void gyre__job_let_go(struct gyre__held *held)
 
 void gyre__job_may_finish(struct gyre__job *job)
 {
-	if (job->live == 0 && !job->held)
+	struct gyre__task *last = job->last;
+
+	if (job->held)
+		return;
+	if (job->live == 0) {
 		finish(job);
+	} else if (last) {
+		job->last = NULL;
+		gyre__task_ready(last);
+	}
 }
 
-/* Its last task has left; what it still holds is told to go. */
-static void end_job(struct gyre__job *job)
+static void release_held(struct gyre__job *job)
 {
 	struct gyre__held *held, *next;
 
@@ -155,6 +165,25 @@ static void end_job(struct gyre__job *job)
 		next = held->next;
 		held->release(held);
 	}
+}
+
+void gyre__job_release_held(struct gyre__task *last)
+{
+	struct gyre__wait wait = { .what = "the end of its job" };
+	struct gyre__job *job = last->job;
+
+	job->over = true;
+	release_held(job);
+	if (job->held) {
+		job->last = last;
+		gyre__task_park(last, &wait);
+	}
+}
+
+/* Its last task has left; what it still holds is told to go. */
+static void end_job(struct gyre__job *job)
+{
+	release_held(job);
 	gyre__job_may_finish(job);
 }
 
@@ -170,7 +199,7 @@ static void cancel_tasks(struct gyre__job *job)
 
 void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason)
 {
-	if (!job->first || job->reason != GYRE_OK)
+	if (!job->first || job->over || job->reason != GYRE_OK)
 		return;
 	job->reason = reason;
 	cancel_tasks(job);
@@ -284,11 +313,14 @@ static struct gyre__job *job_new(struct gyre__tasks *tasks, struct gyre_job *han
 	job->unjoined = GYRE__NO_HANDLE;
 	job->stack_size = handle->stack_size;
 	gyre__alarm_init(&job->alarm, timed_out);
+	job->mode = handle->mode;
+	job->began = job->mode == GYRE_MODE_DEFAULT;
 	if (copy_into_arena(job, handle, &arg))
 		job->first = gyre__job_go(job, NULL, handle->fn, arg, NULL);
 	if (!job->first)
 		goto out_arena;
 	job->first->is_first = true;
+	job->first->needs_state = !job->began;
 	return job;
 
 out_arena:

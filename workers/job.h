@@ -40,6 +40,7 @@ struct gyre_job {
 	uint64_t timeout_ns;		/* 0: none */
 	uint64_t start_ns;		/* with timeout_ns: it counts from here */
 	size_t stack_size, arena_max;
+	enum gyre_mode mode;		/* how its state lives; GYRE_MODE_DEFAULT: it has none */
 	/* The upper floor's, handed to the first task; its hook takes it over. */
 	void *context;
 
@@ -84,8 +85,16 @@ struct gyre__job {
 	struct gyre__task *tasks;	/* alive, the first one among them */
 	uint32_t live;
 	struct gyre__held *held;
+	struct gyre__task *last;	/* waits for held to go; else NULL */
 	uint32_t unjoined;		/* slots of tasks that have ended and may still be joined */
 	struct gyre__task *first;	/* NULL: it has ended, and the rest is on its way out */
+	void *state;			/* what it runs on; NULL: not yet, not any more, or none */
+	enum gyre_mode mode;
+	bool began;			/* its function was or is about to be called */
+	bool over;			/* only its state is left: what cancels it comes too late */
+	/* Written under gyre__waits_lock(), as others walk along it. */
+	bool in_line;			/* for the state of its worker, or has it */
+	struct gyre__job *line_next, *line_prev;
 	const char *name;
 	size_t stack_size;		/* of tasks that it starts */
 	struct gyre__alarm alarm;	/* its time-out */
@@ -135,6 +144,8 @@ void gyre__job_hold(struct gyre__job *job, struct gyre__held *held,
 void gyre__job_let_go(struct gyre__held *held);
 /* The job may be gone after this. */
 void gyre__job_may_finish(struct gyre__job *job);
+/* In the last task of a job: tells what it holds to go, and waits for that. */
+void gyre__job_release_held(struct gyre__task *last);
 
 static inline uint32_t *gyre__job_unjoined(struct gyre__job *job)
 {

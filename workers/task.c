@@ -404,9 +404,8 @@ void gyre__task_cancel(struct gyre__task *task)
 
 void gyre__task_hurry(struct gyre__task *task)
 {
-	if (!gyre__task_is_cancelled(task))
-		gyre__task_cancel(task);
-	else if (task->shielded)
+	gyre__task_cancel(task);
+	if (task->shielded)
 		interrupt(task);
 }
 
@@ -507,6 +506,11 @@ static inline void end_task(struct gyre__task *task, enum gyre__task_end end, in
 		end = GYRE__TASK_PANICKED;
 		result = 0;
 	}
+	if (gyre__unlikely(task->job->state)) {
+		gyre__state_destroy(task);
+		if (task->defers)	/* which destroy has asked for */
+			run_defers(task);
+	}
 	tell_joiner(task, end, result);
 	leave_children(task);
 	leave_parent(task);
@@ -533,6 +537,8 @@ static void task_main(void *arg)
 {
 	struct gyre__task *task = arg;
 
+	if (gyre__unlikely(task->needs_state))
+		gyre__state_take(task);
 	end_task(task, GYRE__TASK_RETURNED, task->fn(task->arg));
 }
 
@@ -568,6 +574,8 @@ static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct
 	task->joins_all = false;
 	task->upper_made = false;
 	task->error = 0;
+	task->needs_state = false;
+	task->may_not_panic = false;
 	task->children = NULL;
 	task->joiner = task->joining = NULL;
 	task->local_makes = task->local_waits = NULL;
@@ -625,6 +633,8 @@ void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
 	tasks->ring = ring;
 	tasks->hooks = config->hooks;
 	tasks->stall_ns = config->stall_ns;
+	tasks->state_type = config->state_type;
+	gyre__shared_state_init(tasks);
 	tasks->slots_free = GYRE__NO_HANDLE;
 	/* Relaxed: a number that no other worker has, and nothing else. */
 	tasks->tag = ((gyre__fetch_add(&last_tag, 1, relaxed) + 1) & TAG_MASK) << TAG_SHIFT;

@@ -23,6 +23,7 @@
 #include "local.h"
 #include "ring/ring.h"
 #include "stack.h"
+#include "state.h"
 
 #define GYRE__TASK_BUDGET	64			/* switches between two turns of the ring */
 /* Of one worker: what a handle can tell apart. */
@@ -104,6 +105,8 @@ struct gyre__task {
 	/* Waits, or a helper does for it, for the end of something else than a task. */
 	bool awaits;
 	bool upper_made;			/* upper[] is in use */
+	bool needs_state;			/* before fn: see workers/state.h */
+	bool may_not_panic;			/* in reset or destroy of a state */
 	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;
 	/* Who started it; NULL: the job itself, or it has ended. */
@@ -148,6 +151,8 @@ struct gyre__task_hooks {
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
 	/* What lives is about to be cancelled: the drain is over. */
 	void (*outlasting)(struct gyre__tasks *tasks);
+	/* Under gyre__waits_lock(): does one in line for the state there wait for first? */
+	bool (*line_waits_for)(struct gyre__task *first);
 };
 
 /* All tasks and jobs of one worker. */
@@ -165,6 +170,9 @@ struct gyre__tasks {
 	struct gyre__chunks chunks;
 	struct gyre__alarms alarms;
 	struct gyre__locals locals;
+	/* The caller's; NULL: jobs have no states. */
+	const struct gyre_state_type *state_type;
+	struct gyre__shared_state shared;
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
@@ -190,6 +198,7 @@ struct gyre__tasks {
 struct gyre__tasks_config {
 	uint64_t stall_ns;
 	bool zero;				/* no job reads another's bytes */
+	const struct gyre_state_type *state_type;
 	struct gyre__task_hooks hooks;
 };
 

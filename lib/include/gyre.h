@@ -283,8 +283,9 @@ const char *gyre_version(void);
 struct gyre;
 
 /*
- * How the states that jobs run on live (see struct gyre_state_type). They come
- * with a later version; this one checks and keeps the choice.
+ * How the state that a job runs on lives: what gyre_state() gives in it; see
+ * struct gyre_state_type. Without one in the options of a runtime, its jobs have
+ * no states, and their mode counts for nothing.
  *
  * Since: 0.1
  */
@@ -295,19 +296,30 @@ enum gyre_mode {
 	/* Created for the job, destroyed after it: most isolation. */
 	GYRE_MODE_FRESH,
 
-	/* One for each worker, reset between jobs. */
+	/*
+	 * One for each worker, created for the first job that runs on it there,
+	 * reset before each further one, destroyed when the worker ends. One job
+	 * at a time has it, until it has ended; the others wait in line, in the
+	 * order in which they came, and hold up nobody else. A create that fails is
+	 * tried again by the next.
+	 */
 	GYRE_MODE_SHARED,
 
 	/*
 	 * One for each key, one job at a time, the least recently used evicted.
-	 * A state lives on the worker that made it, and its jobs run there.
+	 * A state lives on the worker that made it, and its jobs run there. Not
+	 * there yet: GYRE_UNSUPPORTED.
 	 */
 	GYRE_MODE_POOLED
 };
 
 /*
  * What a job's state is: an interpreter, a tenant's open files, a codec. The
- * callbacks run on a worker, in a task, and may wait.
+ * callbacks run on the state's worker, in a task, and may wait; gyre_state() is
+ * NULL in them. create is a part of its job: a cancel and a time-out reach it, and
+ * what it has made until then is its own to give back, by gyre_defer(). reset and
+ * destroy cannot be cancelled: what they wait for takes as long as it takes, until
+ * drain_ns of a gyre_close() is over.
  *
  * Since: 0.1
  */
@@ -317,14 +329,19 @@ struct gyre_state_type {
 
 	/*
 	 * Makes a state; key is NULL outside GYRE_MODE_POOLED and valid during
-	 * the call only. NULL: failed, and the job is not run. Required.
+	 * the call only. NULL: failed, and the job is not run, which is
+	 * GYRE_SYSTEM. Required.
 	 */
 	void *(*create)(const char *key, void *arg);
 
 	/* Readies a state for its next job. NULL: nothing to do. */
 	void (*reset)(void *state, void *arg);
 
-	/* Destroys a state, on the worker that made it. Required. */
+	/*
+	 * Destroys a state, on the worker that made it, once: after its job, or,
+	 * with the worker's locals, in the reverse order in which they were made.
+	 * Required.
+	 */
 	void (*destroy)(void *state, void *arg);
 
 	/* Handed to the three above. The caller's own. */
@@ -420,19 +437,18 @@ struct gyre_options {
 	 */
 	size_t arena_max;
 
-	/* GYRE_MODE (fresh, shared or pooled). Default: fresh. Used by jobs. */
+	/* GYRE_MODE (fresh, shared or pooled); of jobs that name none. Default: fresh. */
 	enum gyre_mode mode;
 
 	/*
 	 * GYRE_POOL_SIZE; states kept in GYRE_MODE_POOLED, at most 1000000.
-	 * Default: 1000. Used by jobs.
+	 * Default: 1000.
 	 */
 	unsigned pool_size;
 
 	/*
 	 * What jobs run on; NULL: jobs have no state. It must stay valid until
-	 * gyre_free(). Not there yet: jobs of a runtime that names one are
-	 * refused with GYRE_UNSUPPORTED.
+	 * gyre_free().
 	 */
 	const struct gyre_state_type *state;
 
@@ -1004,8 +1020,9 @@ int gyre_fallocate(struct gyre *rt, int fd, int mode, off_t offset, off_t len);
  * THE END OF A JOB comes when its first task ends: when fn returns, or is
  * dropped or panics, and its defers have run. Then, in this order: the tasks that
  * are left are counted (tasks_leftover of struct gyre_stats) and cancelled; they
- * end or are dropped, their defers run; the last one leaves; the arena is freed;
- * and only then whoever waits is told. Nothing of a job is left behind.
+ * end or are dropped, their defers run; the last one leaves; streams that are still
+ * open are closed; its state is given back, if it has one; the arena is freed; and
+ * only then whoever waits is told. Nothing of a job is left behind.
  *
  * A JOB'S STATUS, from gyre_block_on() and gyre_job_wait(); what stands first
  * here counts first. The result is written whenever fn returned, whatever the
@@ -1018,8 +1035,12 @@ int gyre_fallocate(struct gyre *rt, int fd, int mode, off_t offset, off_t len);
  * GYRE_WORKER_DEAD: its worker has died.
  * GYRE_OK: none of that, and fn returned.
  * gyre_last_effect() is GYRE_EFFECT_NONE where it never began, and with that go
- * also GYRE_CLOSED; and GYRE_NO_MEMORY, for its stack, its arena or the copies in
- * it, or as the worker has 2^20 jobs.
+ * also GYRE_CLOSED; GYRE_NO_MEMORY, for its stack, its arena or the copies in it,
+ * or as the worker has 2^20 jobs; GYRE_SYSTEM, its state could not be created; and
+ * GYRE_WOULD_DEADLOCK, the job that has the state which it needs, or one that comes
+ * before it in line, waits for it.
+ * A job begins when it has its state: what cancels it before that keeps it from
+ * being run.
  */
 
 /*
@@ -1365,6 +1386,16 @@ void gyre_panic(const char *format, ...)
  * Since: 0.1
  */
 const char *gyre_last_panic(void);
+
+/*
+ * The state that the current job runs on: its own until all of its tasks and their
+ * defers have ended. NULL in create, reset and destroy, where the runtime has no
+ * states, and on other threads. Does not wait.
+ *
+ * Since: 0.1
+ */
+void *gyre_state(void);
+
 /*
  * A stream: one operation of the kernel's that gives many results, a multishot
  * accept, poll, receive or read. It belongs to the job whose task has opened it,

@@ -17,8 +17,11 @@ static struct {
 	unsigned job_count, task_count;
 } all;
 
+struct sim_states sim_states;
+
 void sim_jobs_begin(void)
 {
+	sim_states = (struct sim_states){ false, false };
 	memset(&all, 0, sizeof(all));
 	all.jobs = sim_kernel_alloc(sim_many(JOBS_SMALL, JOBS_LARGE) * sizeof(all.jobs[0]));
 	all.tasks = sim_kernel_alloc(sim_many(TASKS_SMALL, TASKS_LARGE) * sizeof(all.tasks[0]));
@@ -192,7 +195,7 @@ static void leave(void *arg)
 		job->result = task->result;
 	}
 	job->live--;
-	job->ended_ns = sim_now_ns();
+	job->over_ns = job->ended_ns = sim_now_ns();
 	sim_deadline_job_ended();
 }
 
@@ -257,6 +260,11 @@ void sim_task_joined(struct sim_task *task, enum gyre_status status, int result)
 
 /* ----------------------------------------------------------------- jobs -- */
 
+void sim_job_has_given_back(struct sim_job *job)
+{
+	job->ended_ns = sim_now_ns();
+}
+
 void sim_job_cancel(struct sim_job *job)
 {
 	sim_trace("cancels job %u", job->id);
@@ -278,12 +286,21 @@ static void check_job_ok(const struct sim_job *job, enum gyre_effect effect, int
 		sim_fail("job %u: OK, and its effect is not DONE", job->id);
 }
 
+/* Without its state it never began: it wants one, and something kept it from that. */
+static bool has_no_state(const struct sim_job *job, bool reason)
+{
+	return job->mode != GYRE_MODE_DEFAULT && !job->begun && reason;
+}
+
 static void check_panic(const struct sim_job *job)
 {
+	bool in_create = has_no_state(job, sim_states.panicked);
 	char text[40];
 
 	snprintf(text, sizeof(text), "job %u has had enough", job->id);
-	if (!job->panicked)
+	if (in_create)
+		snprintf(text, sizeof(text), "no state can be had");
+	if (!job->panicked && !in_create)
 		sim_fail("job %u: RESPONSE_LOST, and it has not panicked", job->id);
 	if (!strstr(gyre_last_panic(), text) && !sim_call_has_failed())
 		sim_fail("job %u has panicked, and what is told of it is: %s", job->id,
@@ -297,6 +314,8 @@ static void check_job_excuse(const struct sim_job *job, enum gyre_status status)
 		sim_reach(SIM_JOB_TIMED_OUT);
 		if (!is_over_time(job))
 			sim_fail("job %u: TIMED_OUT, and its time is not over", job->id);
+		if (job->begun && job->over_ns < gyre__deadline(job->start_ns, job->timeout_ns))
+			sim_fail("job %u: TIMED_OUT, and it had ended before", job->id);
 		break;
 	case GYRE_CANCELLED:
 		sim_reach(SIM_JOB_CANCELLED);
@@ -311,6 +330,14 @@ static void check_job_excuse(const struct sim_job *job, enum gyre_status status)
 	case GYRE_CLOSED:
 		if (!sim_is_closed() || job->begun)
 			sim_fail("job %u: CLOSED without a reason", job->id);
+		break;
+	case GYRE_WOULD_DEADLOCK:
+		if (!has_no_state(job, job->mode == GYRE_MODE_SHARED && job->waiter))
+			sim_fail("job %u: WOULD_DEADLOCK, and nobody waits for it", job->id);
+		break;
+	case GYRE_SYSTEM:
+		if (!has_no_state(job, sim_states.failed))
+			sim_fail("job %u: SYSTEM, and no create has failed", job->id);
 		break;
 	case GYRE_NO_MEMORY:
 		if (!sim_fault_happened() || job->begun)
@@ -359,8 +386,9 @@ static void check_job_end(const struct sim_job *job)
 		sim_fail("job %u: %u of its tasks live after the end", job->id, job->live);
 	if (job->begun > 1)
 		sim_fail("job %u was run %u times", job->id, job->begun);
-	if (job->taken && !job->begun && !job_may_be_cancelled(job) && !is_over_time(job) &&
-	    !sim_fault_happened())
+	if (job->taken && !job->begun &&
+	    !has_no_state(job, sim_states.failed || sim_states.panicked) &&
+	    !job_may_be_cancelled(job) && !is_over_time(job) && !sim_fault_happened())
 		sim_fail("job %u was taken and has never run", job->id);
 }
 

@@ -43,9 +43,12 @@ struct sim_task {
 struct sim_job {
 	unsigned id, depth;
 	bool endless;			/* its tasks may wait for what never comes */
+	enum gyre_mode mode;		/* GYRE_MODE_DEFAULT: has no state */
 	const struct sim_task *waiter;	/* a task whose cancel is passed on to it */
 	struct gyre_job *handle;
-	uint64_t timeout_ns, start_ns, ended_ns;
+	uint64_t timeout_ns, start_ns;
+	uint64_t over_ns;		/* its latest task to end has */
+	uint64_t ended_ns;		/* the same, or its state was given back later */
 	uint64_t cancelled_ns;		/* gyre_job_cancel() has returned; 0: nobody has asked */
 	bool cancel_asked, panicked, returned, first_over, taken, answered;
 	unsigned begun, live;
@@ -53,6 +56,11 @@ struct sim_job {
 	char *arg;			/* with arg_size: what the copy is compared with */
 	struct sim_task *first;
 };
+
+/* What may keep a job with a state from beginning. */
+extern struct sim_states {
+	bool failed, panicked;		/* some create has */
+} sim_states;
 
 void sim_jobs_begin(void);
 /* All runtimes are closed: nothing lives, and what was taken has run, or need not have. */
@@ -74,6 +82,9 @@ void sim_task_has_slept(struct sim_task *task, uint64_t ns, enum gyre_status sta
 /* It is about to return, or to panic. */
 int sim_task_returns(struct sim_task *task);
 void sim_task_panics(struct sim_task *task);
+
+/* The state that was its own is destroyed. */
+void sim_job_has_given_back(struct sim_job *job);
 
 /* Whoever has started job asks for its end. */
 void sim_job_cancel(struct sim_job *job);

@@ -47,6 +47,8 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_JOB_BUSY] = "job outlives a wait for it", [SIM_TASK_CANCELLED] = "task cancelled",
 	[SIM_CIRCLE_REFUSED] = "circle of waits refused",
 	[SIM_TASK_DROPPED] = "task dropped", [SIM_WOKEN_FOR_NOTHING] = "woken up for nothing",
+	[SIM_STATE_MADE] = "state made", [SIM_STATE_RESET] = "state reset",
+	[SIM_STATE_CIRCLE] = "state would be waited for in a circle",
 };
 
 static struct {

@@ -54,8 +54,15 @@ bool sim_open_sized(unsigned workers, unsigned inflight_max, uint64_t drain_ns, 
 
 bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 {
+	return sim_open_with_states(workers, drain_ns, NULL, ret);
+}
+
+bool sim_open_with_states(unsigned workers, uint64_t drain_ns, const struct gyre_state_type *type,
+			  struct gyre **ret)
+{
 	struct gyre_options options = GYRE_OPTIONS_INIT;
 
+	options.state = type;
 	sim_arenas_are_zero = sim_chance(400);
 	options.flags = sim_arenas_are_zero ? GYRE_ZERO_ARENAS : 0;
 	options.stall_ns = sim_chance(300) ? 10 * SIM_US : 0;
