@@ -32,6 +32,7 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_TASK_WORK] = "task work", [SIM_CALL_FAILED] = "a system call failed",
 	[SIM_ALLOC_FAILED] = "an allocation failed", [SIM_OPEN_FAILED] = "gyre_open failed",
 	[SIM_LATE_REF] = "descriptor looked up late",
+	[SIM_LATE_PUT] = "file let go of after the CQE",
 	[SIM_POWER_CUT] = "power cut", [SIM_IMAGE_LACKS] = "unsynced data vanished",
 	[SIM_IMAGE_TORN] = "write torn by a cut",
 	[SIM_IMAGE_REORDERED] = "writes reordered by a cut",
