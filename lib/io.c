@@ -36,7 +36,6 @@ struct io_call {
 	const struct iovec *iov;
 	int iovcnt;
 	bool trivial;			/* nothing to move, or more than a call can: no ring */
-	bool tried;			/* the kernel would do it, were it not for a wait */
 	const char *path;
 	mode_t mode;
 	unsigned mask;
@@ -75,7 +74,7 @@ static size_t wanted(const struct io_call *call)
  * even be tried, as it is waited for. Nor one that moves the descriptor's place, from
  * where the ring would have to read again what the try had read in part.
  */
-static bool read_from_cache(struct io_call *call, ssize_t *ret_res)
+static bool read_from_cache(const struct io_call *call, ssize_t *ret_res)
 {
 	struct iovec one = { call->buf, call->len };
 	ssize_t res;
@@ -87,10 +86,10 @@ static bool read_from_cache(struct io_call *call, ssize_t *ret_res)
 				 without_hints(call->flags) | RWF_NOWAIT);
 	if (res == -EOPNOTSUPP)
 		gyre__thread_note_no_cache(call->fd);
-	call->tried = res == -EOPNOTSUPP || res == -EAGAIN ||
-		      (res > 0 && (size_t)res < wanted(call));	/* the rest of it is not there */
+	if (res == -EOPNOTSUPP || res == -EAGAIN || (res > 0 && (size_t)res < wanted(call)))
+		return false;		/* or the rest of it is not there */
 	*ret_res = res;
-	return !call->tried;
+	return true;
 }
 
 static bool runs_here(const struct gyre__thread *self, const struct gyre *rt,
@@ -105,7 +104,7 @@ static ssize_t run(struct gyre__thread *self, struct gyre *rt, const struct io_k
 		   struct io_call *call)
 {
 	struct gyre__home *home = gyre__thread_home(self, rt);
-	ssize_t res;
+	ssize_t res = 0;
 
 	gyre__count(&home->calls, 1);
 	if (gyre__likely(runs_here(self, rt, call))) {
@@ -119,7 +118,8 @@ static ssize_t run(struct gyre__thread *self, struct gyre *rt, const struct io_k
 		gyre__thread_succeed(self);
 		return res;
 	}
-	res = kind->check && !call->tried ? kind->check(call) : 0;
+	if (kind->check)
+		res = kind->check(call);
 	if (res < 0) {
 		gyre__thread_succeed(self);
 		return res;
@@ -153,8 +153,7 @@ static unsigned sqe_len(const struct io_call *call)
 
 /*
  * What pread(2) refuses and the ring would not: there, a negative offset has a
- * meaning of its own, and pipes and sockets just ignore it. What has O_DIRECT is a
- * file, which reads nothing at half the price of a look at it, or a pipe.
+ * meaning of its own, and pipes and sockets just ignore it.
  */
 static int check_offset(const struct io_call *call)
 {
@@ -163,8 +162,6 @@ static int check_offset(const struct io_call *call)
 
 	if (call->offset < 0)
 		return -EINVAL;
-	if (gyre__thread_is_direct(call->fd))
-		return gyre__sys->pread(call->fd, NULL, 0, 0) == -ESPIPE ? -ESPIPE : 0;
 	rc = gyre__sys->fstat(call->fd, &st);
 	if (rc < 0)
 		return rc;

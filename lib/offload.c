@@ -94,6 +94,12 @@ static void tell(struct gyre__thread *caller)
 		gyre__reply_give(&caller->reply);
 }
 
+static void refuse(struct offloaded *call)
+{
+	call->refused = true;
+	gyre__context_drop(call->context);
+}
+
 /*
  * Without memory for the thread's record the call is refused: to leave it to other
  * helpers, that may wait for whom it was made for, would be to wait for ever.
@@ -103,12 +109,10 @@ static void run(struct gyre__offload_work *work)
 	struct offloaded *call = gyre__container_of(work, struct offloaded, work);
 	struct gyre__thread *self = gyre__thread_self();
 
-	if (self) {
+	if (self)
 		run_here(call, self);
-	} else {
-		call->refused = true;
-		gyre__context_drop(call->context);
-	}
+	else
+		refuse(call);
 	tell(call->caller);
 }
 
@@ -168,8 +172,7 @@ static void end_lasting(struct offloaded *call)
 /* A user's: to one of offload_threads helpers, those that do not wait for others. */
 static int push_user(struct offloaded *call)
 {
-	return gyre__offload_push(call->rt->offload, &call->work,
-				  gyre__load(&call->rt->helpers_waiting, seq_cst));
+	return gyre__offload_push(call->rt->offload, &call->work, 0, &call->rt->helpers_waiting);
 }
 
 /* May this one last, in the reserve? One at a time: acquire and release, for no more than that. */
@@ -184,21 +187,22 @@ static bool may_last(struct gyre *rt, enum gyre__call_kind kind)
 static int push_own(struct offloaded *call)
 {
 	struct gyre *rt = call->rt;
-	int rc = gyre__offload_push(rt->offload, &call->work, GYRE__OFFLOAD_AT_ONCE);
+	int rc = gyre__offload_push(rt->offload, &call->work, GYRE__OFFLOAD_AT_ONCE, NULL);
 
 	if (rc >= 0 || rc == -ESHUTDOWN)
 		return rc;
 	if (may_last(rt, call->kind)) {
 		call->lasts = call->kind != GYRE__CALL_BRIEF;
 		rc = gyre__offload_push(rt->reserve, &call->work, call->lasts ? 0 :
-					gyre__load(&rt->reserve_lasts, relaxed));
+					gyre__load(&rt->reserve_lasts, relaxed), NULL);
 		if (rc >= 0)
 			return rc;
 		end_lasting(call);
 	}
-	return gyre__offload_push(rt->offload, &call->work,
-				  gyre__thread_is_helped(call->caller) ?
-				  gyre__load(&rt->helpers_waiting, seq_cst) : 0);
+	/* Where another helper could not be started, who waits may wait for this very call. */
+	return gyre__offload_push(rt->offload, &call->work, 0,
+				  gyre__thread_is_helped(call->caller) || !nobody_is_free(rt) ?
+				  &rt->helpers_waiting : NULL);
 }
 
 /* GYRE_OK: it has run. */
@@ -231,17 +235,26 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 	note_wait(self, false);
 	end_lasting(call);
 	if (call->refused)
-		return gyre__fail(function, GYRE_NO_MEMORY, "no memory for a helper thread's "
-				  "record");
+		return gyre__fail(function, GYRE_NO_MEMORY, "no memory for a helper thread "
+				  "or its record");
 	return GYRE_OK;
 }
 
 void gyre__helper_waits(struct gyre__thread *self)
 {
+	struct gyre__offload_work *left;
+	struct offloaded *call;
+
 	if (!self->helps)
 		return;
 	gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
-	gyre__offload_relieve(self->helps->offload);
+	left = gyre__offload_relieve(self->helps->offload, &self->helps->helpers_waiting);
+	while (left) {
+		call = gyre__container_of(left, struct offloaded, work);
+		left = left->next;
+		refuse(call);
+		tell(call->caller);
+	}
 }
 
 void gyre__helper_goes_on(struct gyre__thread *self)

@@ -255,38 +255,23 @@ static struct gyre__cache_hint *hint_for(int fd)
  * closes a descriptor and opens another may get the same number, so what is
  * known of it is not believed for long.
  */
-static const struct gyre__cache_hint *look_at(int fd)
+bool gyre__thread_reads_cache(int fd)
 {
 	struct gyre__cache_hint *hint = hint_for(fd);
 	int flags;
 
 	if (gyre__likely(hint->fd == fd && hint->left > 0)) {
 		hint->left--;
-		return hint;
+		return hint->try;
 	}
 	flags = gyre__sys->fd_flags(fd);
-	*hint = (struct gyre__cache_hint){
-		.fd = fd,
-		.try = flags >= 0 && !(flags & O_DIRECT),
-		.direct = flags >= 0 && flags & O_DIRECT,
-		.left = CACHE_HINT_USES,
-	};
-	return hint;
-}
-
-bool gyre__thread_reads_cache(int fd)
-{
-	return look_at(fd)->try;
-}
-
-bool gyre__thread_is_direct(int fd)
-{
-	return look_at(fd)->direct;
+	*hint = (struct gyre__cache_hint){ fd, flags >= 0 && !(flags & O_DIRECT), CACHE_HINT_USES };
+	return hint->try;
 }
 
 void gyre__thread_note_no_cache(int fd)
 {
-	*hint_for(fd) = (struct gyre__cache_hint){ .fd = fd, .left = UINT8_MAX };
+	*hint_for(fd) = (struct gyre__cache_hint){ fd, false, UINT8_MAX };
 }
 
 /* ------------------------------------------------------------ for all -- */

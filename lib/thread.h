@@ -30,11 +30,10 @@ struct gyre__home {
 	_Atomic uint64_t calls, calls_in_caller;
 };
 
-/* What is known of a descriptor: whether reads of it may look into the page cache first. */
+/* Whether reads of a descriptor may look into the page cache first. */
 struct gyre__cache_hint {
 	int fd;
 	bool try;
-	bool direct;			/* O_DIRECT */
 	/* Uses before it is looked up again, as numbers are used again; 0: unknown. */
 	uint8_t left;
 };
@@ -159,8 +158,6 @@ struct gyre__home *gyre__thread_home(struct gyre__thread *self, struct gyre *rt)
 
 /* A task: is it worth, and safe, to look into the page cache for fd? */
 bool gyre__thread_reads_cache(int fd);
-/* Does it have O_DIRECT, as far as is known? */
-bool gyre__thread_is_direct(int fd);
 /* It has turned out that its file system cannot tell. */
 void gyre__thread_note_no_cache(int fd);
 

@@ -697,23 +697,6 @@ TEST(route_decides_where_calls_run_and_the_statistics_tell)
 
 /* ------------------------------------------------ what waits, by route -- */
 
-/* O_DIRECT, which has a meaning of its own there, does not make a file of a pipe. */
-TEST(pipe_of_packets_has_no_offsets_on_the_ring)
-{
-	struct gyre *rt = open_with_route("ring");
-	struct test_pipe pipe = test_pipe();
-	char buf[8];
-
-	expect_eq(fcntl(pipe.r, F_SETFL, O_DIRECT), 0);
-	expect_eq(fcntl(pipe.w, F_SETFL, O_DIRECT), 0);
-	expect_eq(gyre_pwrite(rt, pipe.w, "fives", 5, 0), -ESPIPE);
-	expect_eq(write(pipe.w, "fives", 5), 5);
-	expect_eq(gyre_pread(rt, pipe.r, buf, 8, 0), -ESPIPE);
-	expect_eq(read(pipe.r, buf, 8), 5);
-	test_pipe_close(&pipe);
-	gyre_free(rt);
-}
-
 struct waiting {
 	struct gyre *rt;
 	struct test_pipe pipe;

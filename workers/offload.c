@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "ring/atomic.h"
 #include "ring/sys.h"
 
 struct helper {
@@ -289,12 +290,18 @@ static void append_work(struct gyre__offload *pool, struct gyre__offload_work *w
 }
 
 int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
-		       uint32_t stuck)
+		       uint32_t stuck, const _Atomic uint32_t *waiting)
 {
 	int rc = -ESHUTDOWN;
 
 	lock(pool);
 	if (!pool->closed) {
+		/*
+		 * seq_cst: pairs with the add in gyre__helper_waits(). Under the lock: who
+		 * counts itself after this comes to gyre__offload_relieve() later.
+		 */
+		if (waiting)
+			stuck = gyre__load(waiting, seq_cst);
 		rc = tell_idle(pool) ? 0 : helper_start(pool);
 		/* Whoever lives looks into the queue before it ends. */
 		if (pool->live > stuck)
@@ -306,13 +313,21 @@ int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *wo
 	return rc;
 }
 
-void gyre__offload_relieve(struct gyre__offload *pool)
+struct gyre__offload_work *gyre__offload_relieve(struct gyre__offload *pool,
+						 const _Atomic uint32_t *waiting)
 {
+	struct gyre__offload_work *left = NULL;
+
 	lock(pool);
-	/* Who is queued has been told that it will be run: what fails here, failed then, too. */
-	if (pool->first && !pool->closed && !tell_idle(pool))
-		(void)helper_start(pool);
+	/* seq_cst: pairs with the adds in gyre__helper_waits(), the caller's own among them. */
+	if (pool->first && !pool->closed && !tell_idle(pool) &&
+	    pool->live < pool->config.threads_max && helper_start(pool) < 0 &&
+	    pool->live <= gyre__load(waiting, seq_cst)) {
+		left = pool->first;
+		pool->first = NULL;
+	}
 	unlock(pool);
+	return left;
 }
 
 void gyre__offload_close(struct gyre__offload *pool)

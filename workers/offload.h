@@ -50,16 +50,21 @@ int gyre__offload_open(const struct gyre__offload_config *config, struct gyre__o
 #define GYRE__OFFLOAD_AT_ONCE	UINT32_MAX
 
 /*
- * stuck: so many helpers are not to be counted on, as they wait for others;
- * GYRE__OFFLOAD_AT_ONCE: nobody is who has something to do. 0: work will run.
+ * stuck, or where it is given *waiting: so many helpers are not to be counted on, as
+ * they wait for others; GYRE__OFFLOAD_AT_ONCE: nobody is who has something to do. 0: work will run.
  * -ESHUTDOWN: the pool is closed. Another negative errno: no helper is free to come
  * to it, and none could be started; -EAGAIN: as there may be no more of them.
  */
 int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
-		       uint32_t stuck);
+		       uint32_t stuck, const _Atomic uint32_t *waiting);
 
-/* In a helper, which is about to wait for long: what is queued gets another one, if it can. */
-void gyre__offload_relieve(struct gyre__offload *pool);
+/*
+ * In a helper, which is about to wait for long, and stands in *waiting: what is queued
+ * gets another one. Where that cannot be started and all that are there wait, the list
+ * of what nobody will come to, to be refused; else NULL.
+ */
+struct gyre__offload_work *gyre__offload_relieve(struct gyre__offload *pool,
+						 const _Atomic uint32_t *waiting);
 
 /*
  * Takes no more, runs what is queued, and returns when all threads are gone. Any
