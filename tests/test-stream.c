@@ -1092,8 +1092,15 @@ static void connect_until_stopped(void *arg, unsigned number)
 	struct traffic *traffic = arg;
 
 	(void)number;
-	while (!atomic_load(&traffic->stop))
-		close(connect_to(&traffic->listener));
+	while (!atomic_load(&traffic->stop)) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		expect_ge(fd, 0);
+		/* Refused once the listener is closed, which also ends a wait for its backlog. */
+		expect(connect(fd, (const struct sockaddr *)&traffic->listener.address,
+			       traffic->listener.len) == 0 || atomic_load(&traffic->stop));
+		close(fd);
+	}
 }
 
 TEST(closes_that_race_with_connections_leak_no_descriptor)
@@ -1115,8 +1122,8 @@ TEST(closes_that_race_with_connections_leak_no_descriptor)
 		stream_close(ring, &consumer);
 	}
 	atomic_store(&traffic.stop, true);
-	test_crew_join(&crew);
 	close(traffic.listener.fd);
+	test_crew_join(&crew);
 	ring_end(ring);
 }
 
