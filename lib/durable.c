@@ -255,7 +255,7 @@ static void gather_group(struct party *leader)
 	}
 }
 
-static void tell_group(struct party *leader)
+static void tell_group(struct party *leader, struct gyre__bell_round *round)
 {
 	struct party *party, *next;
 
@@ -266,7 +266,7 @@ static void tell_group(struct party *leader)
 		party->effect = leader->effect;
 		party->found_failed = leader->found_failed;
 		party->role = TOLD;
-		gyre__reply_give(&party->self->reply);
+		gyre__reply_give_in(&party->self->reply, round);
 	}
 }
 
@@ -283,6 +283,7 @@ static bool dsync_is_refused(const struct party *party)
 /* The flush is over and what it came to is noted: tells whom it covered, and who is next. */
 static void hand_over(struct gyre__durable *durable, struct party *leader)
 {
+	struct gyre__bell_round round = { 0 };
 	struct party *next, *party;
 
 	lock(durable);
@@ -303,9 +304,10 @@ static void hand_over(struct gyre__durable *durable, struct party *leader)
 		durable->shared++;
 	}
 	unlock(durable);
-	tell_group(leader);
+	tell_group(leader, &round);
 	if (next)
-		gyre__reply_give(&next->self->reply);
+		gyre__reply_give_in(&next->self->reply, &round);
+	gyre__bell_ring_all(&round);
 }
 
 static void prep_flush(struct io_uring_sqe *sqe, void *arg)

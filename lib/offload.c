@@ -172,7 +172,7 @@ static void end_lasting(struct offloaded *call)
 /* A user's: to one of offload_threads helpers, those that do not wait for others. */
 static int push_user(struct offloaded *call)
 {
-	return gyre__offload_push(call->rt->offload, &call->work, 0, &call->rt->helpers_waiting);
+	return gyre__offload_push(call->rt->offload, &call->work, &call->rt->helpers_waiting);
 }
 
 /* May this one last, in the reserve? One at a time: acquire and release, for no more than that. */
@@ -187,20 +187,20 @@ static bool may_last(struct gyre *rt, enum gyre__call_kind kind)
 static int push_own(struct offloaded *call)
 {
 	struct gyre *rt = call->rt;
-	int rc = gyre__offload_push(rt->offload, &call->work, GYRE__OFFLOAD_AT_ONCE, NULL);
+	int rc = gyre__offload_push(rt->offload, &call->work, &gyre__offload_everybody);
 
 	if (rc >= 0 || rc == -ESHUTDOWN)
 		return rc;
 	if (may_last(rt, call->kind)) {
 		call->lasts = call->kind != GYRE__CALL_BRIEF;
-		rc = gyre__offload_push(rt->reserve, &call->work, call->lasts ? 0 :
-					gyre__load(&rt->reserve_lasts, relaxed), NULL);
+		rc = gyre__offload_push(rt->reserve, &call->work,
+					call->lasts ? NULL : &rt->reserve_lasts);
 		if (rc >= 0)
 			return rc;
 		end_lasting(call);
 	}
 	/* Where another helper could not be started, who waits may wait for this very call. */
-	return gyre__offload_push(rt->offload, &call->work, 0,
+	return gyre__offload_push(rt->offload, &call->work,
 				  gyre__thread_is_helped(call->caller) || !nobody_is_free(rt) ?
 				  &rt->helpers_waiting : NULL);
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "reply.h"
 
-#include "bell.h"
 #include "ring.h"
 #include "sys.h"
 
@@ -112,13 +111,22 @@ void gyre__reply_wait(struct gyre__reply *reply, struct gyre__spin *spin, struct
 		reply_sleep_and_learn(reply, spin, pace);
 }
 
-void gyre__reply_give(struct gyre__reply *reply)
+void gyre__reply_give_in(struct gyre__reply *reply, struct gyre__bell_round *round)
 {
 	unsigned seat = reply->seat;
 
 	/* Release: the answer. Pairs with the acquire in reply_is_there(). */
 	if (gyre__fetch_add(&reply->word, 2, acq_rel) & ASLEEP)
-		gyre__bell_ring(seat);
+		gyre__bell_add(round, seat);
+}
+
+void gyre__reply_give(struct gyre__reply *reply)
+{
+	struct gyre__bell_round round = { 0 };
+
+	gyre__reply_give_in(reply, &round);
+	if (round.any)
+		gyre__bell_ring_all(&round);
 }
 
 void gyre__reply_await(struct gyre__reply *reply)

@@ -18,6 +18,7 @@
 
 #include "atomic.h"
 #include "batch.h"
+#include "bell.h"
 #include "spin.h"
 #include "waiter.h"
 
@@ -62,6 +63,8 @@ void gyre__reply_wait(struct gyre__reply *reply, struct gyre__spin *spin, struct
  * owner's again.
  */
 void gyre__reply_give(struct gyre__reply *reply);
+/* The same to several: who sleeps is woken up when the giver rings for round. */
+void gyre__reply_give_in(struct gyre__reply *reply, struct gyre__bell_round *round);
 void gyre__reply_await(struct gyre__reply *reply);
 
 /* False: deadline_ns has come, and no reply. The reply may still come: await it, or forget it. */

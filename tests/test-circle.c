@@ -255,23 +255,31 @@ static void *look_for_seal(void *arg)
 	return NULL;
 }
 
-TEST(helper_that_waits_for_who_closes_its_runtime_would_deadlock)
+/* A job of the first runtime of pair, which one of the second closes, and what comes of it. */
+static void wait_for_closer_by(struct pair *pair, gyre_task_fn *fn, enum gyre_status status,
+			       enum gyre_status wait_status)
 {
-	struct pair pair = { .rts = { test_open_workers(1), test_open_workers(1) } };
 	struct gyre_job *job;
 	pthread_t looker;
 	int result = -1;
 
-	pair.job = test_spawn(pair.rts[1], task_close_first, &pair);
-	expect_eq(pthread_create(&looker, NULL, look_for_seal, &pair), 0);
-	job = test_spawn(pair.rts[0], task_wait_for_closer_on_helper, &pair);
-	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), GYRE_OK);
-	expect_eq(result, GYRE_WOULD_DEADLOCK);
-	expect_job(pair.job, GYRE_OK);
-	expect_status(pair.status[0], GYRE_OK);
+	pair->job = test_spawn(pair->rts[1], task_close_first, pair);
+	expect_eq(pthread_create(&looker, NULL, look_for_seal, pair), 0);
+	job = test_spawn(pair->rts[0], fn, pair);
+	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), status);
+	expect_eq(result, wait_status);
+	expect_job(pair->job, GYRE_OK);
+	expect_status(pair->status[0], GYRE_OK);
 	pthread_join(looker, NULL);
-	gyre_free(pair.rts[0]);
-	gyre_free(pair.rts[1]);
+	gyre_free(pair->rts[0]);
+	gyre_free(pair->rts[1]);
+}
+
+TEST(helper_that_waits_for_who_closes_its_runtime_would_deadlock)
+{
+	struct pair pair = { .rts = { test_open_workers(1), test_open_workers(1) } };
+
+	wait_for_closer_by(&pair, task_wait_for_closer_on_helper, GYRE_OK, GYRE_WOULD_DEADLOCK);
 }
 
 static int task_wait_for_closer(void *arg)
@@ -288,20 +296,8 @@ static int task_wait_for_closer(void *arg)
 TEST(task_that_waits_for_who_closes_its_runtime_is_cancelled_by_that)
 {
 	struct pair pair = { .rts = { open_draining(1, 20 * MS), test_open_workers(1) } };
-	struct gyre_job *job;
-	pthread_t looker;
-	int result = -1;
 
-	pair.job = test_spawn(pair.rts[1], task_close_first, &pair);
-	expect_eq(pthread_create(&looker, NULL, look_for_seal, &pair), 0);
-	job = test_spawn(pair.rts[0], task_wait_for_closer, &pair);
-	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), GYRE_CANCELLED);
-	expect_eq(result, GYRE_BUSY);
-	expect_job(pair.job, GYRE_OK);
-	expect_status(pair.status[0], GYRE_OK);
-	pthread_join(looker, NULL);
-	gyre_free(pair.rts[0]);
-	gyre_free(pair.rts[1]);
+	wait_for_closer_by(&pair, task_wait_for_closer, GYRE_CANCELLED, GYRE_BUSY);
 }
 
 /* -------------------------------------------- a local that a job of its create gets -- */

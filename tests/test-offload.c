@@ -76,7 +76,7 @@ static void run_piece(struct gyre__offload_work *work)
 static int push(struct gyre__offload *pool, struct piece *piece)
 {
 	piece->work.run = run_piece;
-	return gyre__offload_push(pool, &piece->work, 0, NULL);
+	return gyre__offload_push(pool, &piece->work, NULL);
 }
 
 static void push_and_await(struct gyre__offload *pool, struct piece *piece)
@@ -348,7 +348,7 @@ static int push_until_refused(struct gyre__offload *pool, unsigned *accepted)
 		work = malloc(sizeof(*work));
 		expect(work);
 		work->run = run_and_free;
-		rc = gyre__offload_push(pool, work, 0, NULL);
+		rc = gyre__offload_push(pool, work, NULL);
 		if (rc < 0)
 			break;
 		++*accepted;

@@ -289,22 +289,22 @@ static void append_work(struct gyre__offload *pool, struct gyre__offload_work *w
 	pool->last = work;
 }
 
+const _Atomic uint32_t gyre__offload_everybody = UINT32_MAX;
+
 int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
-		       uint32_t stuck, const _Atomic uint32_t *waiting)
+		       const _Atomic uint32_t *stuck)
 {
 	int rc = -ESHUTDOWN;
 
 	lock(pool);
 	if (!pool->closed) {
-		/*
-		 * seq_cst: pairs with the add in gyre__helper_waits(). Under the lock: who
-		 * counts itself after this comes to gyre__offload_relieve() later.
-		 */
-		if (waiting)
-			stuck = gyre__load(waiting, seq_cst);
 		rc = tell_idle(pool) ? 0 : helper_start(pool);
-		/* Whoever lives looks into the queue before it ends. */
-		if (pool->live > stuck)
+		/*
+		 * Whoever lives looks into the queue before it ends. seq_cst: pairs with the
+		 * add in gyre__helper_waits(). Under the lock: who counts itself after this
+		 * comes to gyre__offload_relieve() later.
+		 */
+		if (pool->live > (stuck ? gyre__load(stuck, seq_cst) : 0))
 			rc = 0;
 		if (rc == 0)
 			append_work(pool, work);

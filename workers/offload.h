@@ -47,16 +47,16 @@ struct gyre__offload_config {
 /* Starts no thread. The config is copied, its name too. -EINVAL, -ENOMEM. */
 int gyre__offload_open(const struct gyre__offload_config *config, struct gyre__offload **ret);
 
-#define GYRE__OFFLOAD_AT_ONCE	UINT32_MAX
+extern const _Atomic uint32_t gyre__offload_everybody;
 
 /*
- * stuck, or where it is given *waiting: so many helpers are not to be counted on, as
- * they wait for others; GYRE__OFFLOAD_AT_ONCE: nobody is who has something to do. 0: work will run.
+ * *stuck: so many helpers are not to be counted on, as they wait for others; of
+ * gyre__offload_everybody, none who has something to do. NULL: work will run.
  * -ESHUTDOWN: the pool is closed. Another negative errno: no helper is free to come
  * to it, and none could be started; -EAGAIN: as there may be no more of them.
  */
 int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
-		       uint32_t stuck, const _Atomic uint32_t *waiting);
+		       const _Atomic uint32_t *stuck);
 
 /*
  * In a helper, which is about to wait for long, and stands in *waiting: what is queued

@@ -92,7 +92,7 @@ static bool push(unsigned pusher, unsigned round, unsigned *number)
 	entry->stage = PUSHED;
 	entry->number = *number + 1;
 	entry->pushed_ns = sim_now_ns();
-	rc = gyre__offload_push(play.pool, &entry->work, 0, NULL);
+	rc = gyre__offload_push(play.pool, &entry->work, NULL);
 	sim_trace("pushes work %u: %s", (unsigned)(entry - play.entries), sim_result(rc));
 	if (rc == 0) {
 		++*number;
