@@ -268,9 +268,17 @@ ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char
 }
 
 ssize_t gyre__bridge_call_device(struct gyre__thread *self, struct gyre *rt, const char *function,
-				 gyre_prep_fn *prep, void *arg)
+				 gyre_prep_fn *prep, void *arg, struct gyre__waiter *waiter)
 {
-	return bridge_call(self, rt, function, prep, arg, GYRE__BATCH_PATIENT, 0);
+	struct gyre__waiter *own = self->batch.waiter;
+	ssize_t res;
+
+	if (waiter)
+		self->batch.waiter = waiter;
+	res = bridge_call(self, rt, function, prep, arg, GYRE__BATCH_PATIENT, 0);
+	if (waiter)
+		self->batch.waiter = own;
+	return res;
 }
 
 bool gyre__bridge_control(struct gyre__thread *self, struct gyre__worker *worker,

@@ -18,9 +18,13 @@
 ssize_t gyre__bridge_call(struct gyre__thread *self, struct gyre *rt, const char *function,
 			  gyre_prep_fn *prep, void *arg, uint64_t timeout_ns);
 
-/* The same of an op that a device has to finish: see GYRE__BATCH_PATIENT. */
+/*
+ * The same of an op that a device has to finish: see GYRE__BATCH_PATIENT. waiter: of the
+ * caller's making, told in the place of self's reply, which it is to give in its turn,
+ * soon or late; NULL: none.
+ */
 ssize_t gyre__bridge_call_device(struct gyre__thread *self, struct gyre *rt, const char *function,
-				 gyre_prep_fn *prep, void *arg);
+				 gyre_prep_fn *prep, void *arg, struct gyre__waiter *waiter);
 
 /*
  * Runs control(ring, batch) on the owner of worker's ring and waits for it; arg

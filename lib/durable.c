@@ -36,6 +36,7 @@
 
 /* What a party wakes up as. */
 enum role {
+	WRITES,		/* no more than its write is over */
 	WAITS,		/* behind a leader */
 	LEADS,		/* the next flush is its own to start */
 	TOLD		/* somebody else's flush covered it: res and status are there */
@@ -59,6 +60,9 @@ struct party {
 	bool flushes_itself;
 	bool written;			/* all of it, and then flushed */
 	struct iovec piece;
+	/* Told that a ring has written the last piece, and joins the flushes on its behalf. */
+	struct gyre__waiter writer;
+	bool joins;			/* its last piece, if it is one for the ring, does so */
 
 	/* How it is flushed; under the lock until the party is told. */
 	bool full;			/* fsync, not fdatasync */
@@ -203,31 +207,47 @@ static void lane_remove(struct gyre__durable *durable, struct party *leader)
 	*at = leader->next;
 }
 
+/* Under the lock. */
+static void stand_behind(struct party *leader, struct party *party)
+{
+	party->next = NULL;
+	if (leader->first)
+		leader->last->next = party;
+	else
+		leader->first = party;
+	leader->last = party;
+}
+
+/* Leads the flushes of its file; or it stands behind who does, and false: it will be told. */
+static bool join_row(struct gyre__durable *durable, struct party *party)
+{
+	struct party *leader;
+
+	lock(durable);
+	leader = leader_of(durable, party);
+	party->role = leader ? WAITS : LEADS;
+	if (leader)
+		stand_behind(leader, party);
+	else
+		lane_add(durable, party);
+	unlock(durable);
+	return !leader;
+}
+
 /*
  * Leads the flushes of its file, or waits behind who does. Everything that the
  * party has written is written by now. False: another's flush has covered it.
  */
 static bool join_flush(struct gyre__durable *durable, struct party *party)
 {
-	struct party *leader;
+	struct gyre__reply *reply = &party->self->reply;
 
-	lock(durable);
-	leader = leader_of(durable, party);
-	if (!leader) {
-		lane_add(durable, party);
-		unlock(durable);
+	gyre__reply_expect(reply);
+	if (join_row(durable, party)) {
+		gyre__reply_forget(reply);
 		return true;
 	}
-	party->role = WAITS;
-	party->next = NULL;
-	gyre__reply_expect(&party->self->reply);
-	if (leader->first)
-		leader->last->next = party;
-	else
-		leader->first = party;
-	leader->last = party;
-	unlock(durable);
-	gyre__reply_await(&party->self->reply);
+	gyre__reply_await(reply);
 	GYRE_ASSERT(party->role != WAITS);
 	return party->role == LEADS;
 }
@@ -244,14 +264,9 @@ static void gather_group(struct party *leader)
 			party->next = leader->group;
 			leader->group = party;
 			leader->full |= party->full;
-			continue;
+		} else {
+			stand_behind(leader, party);
 		}
-		party->next = NULL;
-		if (leader->first)
-			leader->last->next = party;
-		else
-			leader->first = party;
-		leader->last = party;
 	}
 }
 
@@ -304,9 +319,10 @@ static void hand_over(struct gyre__durable *durable, struct party *leader)
 		durable->shared++;
 	}
 	unlock(durable);
-	tell_group(leader, &round);
+	/* First who leads, as all that come now wait for that flush to begin. */
 	if (next)
-		gyre__reply_give_in(&next->self->reply, &round);
+		gyre__reply_give(&next->self->reply);
+	tell_group(leader, &round);
 	gyre__bell_ring_all(&round);
 }
 
@@ -333,7 +349,7 @@ static int error_of(const struct party *party)
 static void flush_by_ring(struct party *leader)	/* where the law is kept as well */
 {
 	leader->res = (int)gyre__bridge_call_device(leader->self, leader->rt, leader->function,
-						    prep_flush, leader);
+						    prep_flush, leader, NULL);
 	leader->status = leader->self->last_status;
 	leader->effect = leader->self->last_effect;
 	leader->found_failed = leader->status == GYRE_OK && leader->effect == GYRE_EFFECT_NONE;
@@ -481,9 +497,25 @@ static void prep_write(struct io_uring_sqe *sqe, void *arg)
 	sqe->rw_flags = party->rw_flags;
 }
 
+/*
+ * Owner thread of ring. The bytes are written: their caller sleeps on until a flush
+ * has covered them, or it is his to lead one.
+ */
+static void join_written(struct gyre__waiter *waiter, struct gyre__batch *batch,
+			 struct gyre__ring *ring)
+{
+	struct party *party = gyre__container_of(waiter, struct party, writer);
+	struct gyre__reply *reply = &party->self->reply;
+	bool written = !reply->one_verdict && reply->one.res == (int32_t)party->piece.iov_len;
+
+	if (!written || join_row(party->rt->durable, party))
+		reply->waiter.done(&reply->waiter, batch, ring);
+}
+
 static ssize_t write_piece(struct party *party)
 {
 	size_t left = party->len - party->done;
+	bool joins;
 	ssize_t n;
 
 	party->piece.iov_base = (void *)(uintptr_t)(party->buf + party->done);
@@ -491,7 +523,11 @@ static ssize_t write_piece(struct party *party)
 	if (!party->by_ring)
 		return gyre__sys->pwritev2(party->fd, &party->piece, 1,
 					   party->offset + (off_t)party->done, party->rw_flags);
-	n = gyre__bridge_call_device(party->self, party->rt, party->function, prep_write, party);
+	joins = party->joins && party->piece.iov_len == left;
+	n = gyre__bridge_call_device(party->self, party->rt, party->function, prep_write, party,
+				     joins ? &party->writer : NULL);
+	if (joins && party->role != WRITES)
+		return (ssize_t)left;
 	party->status = party->self->last_status;
 	if (party->status == GYRE_WORKER_DEAD && party->self->last_effect == GYRE_EFFECT_NONE &&
 	    party->rt->route != GYRE__ROUTE_RING) {
@@ -621,19 +657,27 @@ static void write_by(struct gyre__durable *durable, struct party *party,
 {
 	bool forced = party->rt->route == GYRE__ROUTE_RING;
 
-	party->by_ring = forced || *method == GYRE__METHOD_RING;
-	if (*method != GYRE__METHOD_GROUP) {
+	party->by_ring = forced || *method == GYRE__METHOD_RING || *method == GYRE__METHOD_JOIN;
+	if (*method == GYRE__METHOD_HERE || *method == GYRE__METHOD_RING) {
 		if (direct ? write_dsync(durable, party) : write_dsync_alone(durable, party))
 			return;
 		*method = GYRE__METHOD_GROUP;
 		party->by_ring = forced;
 	}
 	party->rw_flags = 0;
+	party->writer = (struct gyre__waiter){ .done = join_written, .line = &party->self->reply };
+	party->joins = party->by_ring;
+	party->role = WRITES;
 	write_all(party);
-	if (party->res < 0)
+	party->joins = false;
+	if (party->role == WRITES && party->res < 0)
 		return;
 	party->written = true;
-	flush_together(durable, party);
+	party->by_ring = forced;
+	if (party->role == LEADS)
+		lead(durable, party);
+	else if (party->role != TOLD)
+		flush_together(durable, party);
 }
 
 /* What will do for this descriptor, on this route. */
@@ -650,8 +694,11 @@ static unsigned methods_for(const struct party *party, int fd_flags)
 	 */
 	if (rt->route == GYRE__ROUTE_AUTO && (fd_flags & O_DIRECT) && !party->self->serves)
 		offered |= GYRE__METHOD_BIT(GYRE__METHOD_RING);
-	/* It flushes each write anyway. */
-	if (!(fd_flags & O_DSYNC))
+	if (fd_flags & O_DSYNC)		/* it flushes each write anyway */
+		return offered;
+	if (offered & GYRE__METHOD_BIT(GYRE__METHOD_RING))
+		offered |= GYRE__METHOD_BIT(GYRE__METHOD_JOIN);
+	if (rt->route != GYRE__ROUTE_RING)
 		offered |= GYRE__METHOD_BIT(GYRE__METHOD_GROUP);
 	return offered;
 }
@@ -920,7 +967,8 @@ void gyre__durable_stats(struct gyre__durable *durable, struct gyre_stats *ret)
 	ret->durable_failed = durable->flushes_failed;
 	ret->durable_by_dsync = durable->by_method[GYRE__METHOD_HERE];
 	ret->durable_by_ring = durable->by_method[GYRE__METHOD_RING];
-	ret->durable_by_group = durable->by_method[GYRE__METHOD_GROUP];
+	ret->durable_by_group = durable->by_method[GYRE__METHOD_GROUP] +
+				durable->by_method[GYRE__METHOD_JOIN];
 	unlock(durable);
 	ret->durable_failed_files = gyre__load(&durable->failed.any, relaxed);
 }

@@ -4,7 +4,7 @@
  * shares; what each device has taught about the fastest way. See "Durable
  * writes" in ARCHITECTURE.md.
  *
- * Modelled in tests/models/durable.pml: join_flush(), lead() and hand_over().
+ * Modelled in tests/models/durable.pml: join_row(), lead() and hand_over().
  */
 #ifndef GYRE_LIB_DURABLE_H
 #define GYRE_LIB_DURABLE_H

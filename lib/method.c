@@ -11,7 +11,7 @@
 #define PAUSE_MAX	128
 #define PAUSE_AGAIN	2	/* when the last try was good news */
 #define LEAD_PERCENT	10	/* so much faster has another to be before it takes over */
-#define ALIKE_PERCENT	5	/* methods whose times differ by less are told apart by their CPU */
+#define ALIKE_PERCENT	10	/* methods whose times differ by less are told apart by their CPU */
 /* So much more CPU takes the one in use, for another to take over. */
 #define THRIFT_PERCENT	25
 #define HOPELESS_PERCENT	50	/* a phase so much slower than the best ends early: */
@@ -32,6 +32,7 @@ static const char *const names[GYRE__METHODS] = {
 	[GYRE__METHOD_HERE] = "RWF_DSYNC in the caller",
 	[GYRE__METHOD_RING] = "RWF_DSYNC through the ring",
 	[GYRE__METHOD_GROUP] = "write, then a shared fdatasync",
+	[GYRE__METHOD_JOIN] = "write through the ring, then a shared fdatasync",
 };
 
 const char *gyre__method_name(enum gyre__method method)
@@ -213,11 +214,12 @@ static uint64_t find_limit(const struct gyre__lesson *lesson)
 	return least_ns == UINT64_MAX ? 0 : least_ns + least_ns * HOPELESS_PERCENT / 100;
 }
 
-static void begin_phase(struct gyre__lesson *lesson, unsigned offered)
+static void begin_phase(struct gyre__lesson *lesson, unsigned offered, uint32_t inside)
 {
 	lesson->method = next_method(lesson, offered);
 	lesson->phase++;
 	lesson->count = 0;
+	lesson->settling = 2 * inside;
 	lesson->sum_ns = 0;
 	lesson->limit_ns = find_limit(lesson);
 	lesson->cpu_start_ns = gyre__sys->cpu_ns();
@@ -265,10 +267,11 @@ void gyre__method_choose(struct gyre__methods *methods, uint64_t number, bool di
 	lesson = &device->lessons[direct][ret->class];
 	/* For one or two callers the way to a worker and back is longer than what it saves. */
 	if (ret->class == 0 && (offered & GYRE__METHOD_BIT(GYRE__METHOD_HERE)))
-		offered &= ~GYRE__METHOD_BIT(GYRE__METHOD_RING);
+		offered &= ~(GYRE__METHOD_BIT(GYRE__METHOD_RING) |
+			     GYRE__METHOD_BIT(GYRE__METHOD_JOIN));
 	ret->offered = offered;
 	if (lesson->phase == 0)
-		begin_phase(lesson, offered);
+		begin_phase(lesson, offered, device->inside);
 	if (offered & GYRE__METHOD_BIT(lesson->method)) {
 		ret->lesson = lesson;
 		ret->method = lesson->method;
@@ -286,10 +289,15 @@ void gyre__method_done(struct gyre__choice *choice, bool learn)
 	choice->device->inside--;
 	if (!learn || !lesson || lesson->phase != choice->phase)
 		return;
+	if (lesson->settling) {
+		if (--lesson->settling == 0)
+			lesson->cpu_start_ns = gyre__sys->cpu_ns();
+		return;
+	}
 	lesson->sum_ns += (gyre__sys->now_ns() - choice->start_ns) / choice->inside;
 	lesson->count++;
 	if (!phase_is_over(lesson, choice->class))
 		return;
 	end_phase(lesson);
-	begin_phase(lesson, choice->offered);
+	begin_phase(lesson, choice->offered, choice->device->inside);
 }

@@ -22,6 +22,7 @@ enum gyre__method {
 	GYRE__METHOD_HERE,	/* RWF_DSYNC in the caller's thread */
 	GYRE__METHOD_RING,	/* the same through a worker's ring */
 	GYRE__METHOD_GROUP,	/* a plain write, then a flush that may be another's, too */
+	GYRE__METHOD_JOIN,	/* the same with the write through a worker's ring */
 	GYRE__METHODS
 };
 #define GYRE__METHOD_BIT(method)	(1u << (method))
@@ -32,6 +33,7 @@ enum gyre__method {
 struct gyre__lesson {
 	enum gyre__method method;		/* of this phase */
 	uint32_t phase;				/* n-th */
+	uint32_t settling;			/* writes of it that are to pass first */
 	uint32_t count;				/* writes measured in it */
 	/* Phases since another was tried, and until one is. */
 	uint32_t since_explored, pause;

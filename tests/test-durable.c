@@ -872,6 +872,66 @@ TEST(a_write_that_may_not_flush_is_written_and_then_flushed_through_the_ring)
 	}
 }
 
+#define JOINERS		16
+#define JOINER_TIMES	20
+
+struct joining {
+	struct refusal refusal;
+	int fd;
+	char *blocks;			/* one a caller */
+};
+
+static void join_main(void *arg, unsigned number)
+{
+	struct joining *joining = arg;
+	char *block = joining->blocks + (size_t)number * BLOCK;
+	unsigned i;
+
+	for (i = 0; i < JOINER_TIMES; i++) {
+		off_t offset = (off_t)(number * JOINER_TIMES + i) * BLOCK;
+
+		memset(block, (int)(number * JOINER_TIMES + i), BLOCK);
+		expect_eq(gyre_write_durable(joining->refusal.rt, joining->fd, block, BLOCK,
+					     offset), BLOCK);
+	}
+}
+
+/* Whatever the ring has written joins the flushes, and each is under one of them. */
+TEST(writes_through_the_ring_share_flushes)
+{
+	unsigned direct, i;
+
+	for (direct = 0; direct < 2; direct++) {
+		struct joining joining = { .refusal.rt = open_faulty("ring") };
+		const uint64_t writes = JOINERS * JOINER_TIMES;
+		struct gyre_stats stats;
+		char *back;
+
+		test_row("%s", direct ? "O_DIRECT" : "cached");
+		joining.fd = direct ? direct_file(JOINERS * JOINER_TIMES * BLOCK) : test_file(0);
+		expect_eq(posix_memalign((void **)&joining.blocks, BLOCK, JOINERS * BLOCK), 0);
+		expect_eq(posix_memalign((void **)&back, BLOCK, BLOCK), 0);
+		gyre__fault_hook(GYRE__FAULT_uring_enter, refuse_dsync, &joining.refusal);
+		test_crew_run(JOINERS, join_main, &joining);
+		gyre__fault_hook(GYRE__FAULT_uring_enter, NULL, NULL);
+		stats = test_stats(joining.refusal.rt);
+		expect_eq(stats.durable_by_group, writes);
+		expect_eq(stats.durable_flushes + stats.durable_shared, writes);
+		expect_eq(gyre__fault_count(GYRE__FAULT_pwritev2), 0);
+		for (i = 0; i < writes; i++) {
+			expect_eq(pread(joining.fd, back, BLOCK, (off_t)i * BLOCK), BLOCK);
+			expect_eq((unsigned char)back[0], i % 256);
+			expect_eq((unsigned char)back[BLOCK - 1], i % 256);
+		}
+		free(joining.blocks);
+		free(back);
+		close(joining.fd);
+		close_faulty(joining.refusal.rt);
+		expect_eq(joining.refusal.plain, writes);
+		expect_eq(joining.refusal.flushes, stats.durable_flushes);
+	}
+}
+
 /* With O_DSYNC each write flushes, which this one may not: its caller is told. */
 TEST(a_refused_flush_is_the_callers_where_there_is_no_other_way)
 {

@@ -8,7 +8,7 @@
 
 #define DEVICE	7u
 #define ALL	(GYRE__METHOD_BIT(GYRE__METHOD_HERE) | GYRE__METHOD_BIT(GYRE__METHOD_RING) | \
-		 GYRE__METHOD_BIT(GYRE__METHOD_GROUP))
+		 GYRE__METHOD_BIT(GYRE__METHOD_GROUP) | GYRE__METHOD_BIT(GYRE__METHOD_JOIN))
 #define FEW	8u		/* callers: the class in the middle */
 #define ENOUGH	20000u		/* writes, until the start is over and others were tried again */
 #define NEARLY_ALL	(ENOUGH * (FEW - 2) / FEW * 90 / 100)
@@ -35,15 +35,17 @@ struct device {
 };
 
 static void device_begin(struct device *device, uint64_t here_ns, uint64_t ring_ns,
-			 uint64_t group_ns)
+			 uint64_t group_ns, uint64_t join_ns)
 {
+	enum gyre__method method;
+
 	memset(device, 0, sizeof(*device));
 	device->takes_ns[GYRE__METHOD_HERE] = here_ns;
 	device->takes_ns[GYRE__METHOD_RING] = ring_ns;
 	device->takes_ns[GYRE__METHOD_GROUP] = group_ns;
-	device->costs_ns[GYRE__METHOD_HERE] = 1000;
-	device->costs_ns[GYRE__METHOD_RING] = 1000;
-	device->costs_ns[GYRE__METHOD_GROUP] = 1000;
+	device->takes_ns[GYRE__METHOD_JOIN] = join_ns;
+	for (method = 0; method < GYRE__METHODS; method++)
+		device->costs_ns[method] = 1000;
 	before = gyre__sys;
 	table = *before;
 	table.now_ns = told_now_ns;
@@ -80,15 +82,13 @@ static void device_write(struct device *device, uint32_t writes, unsigned caller
 
 TEST(the_fastest_way_is_found_and_kept)
 {
-	static const uint64_t takes_ns[][3] = {
-		{ 100000, 150000, 150000 }, { 150000, 100000, 150000 }, { 150000, 150000, 100000 },
-	};
 	struct device device;
 	unsigned i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < GYRE__METHODS; i++) {
 		test_row("%u", i);
-		device_begin(&device, takes_ns[i][0], takes_ns[i][1], takes_ns[i][2]);
+		device_begin(&device, 150000, 150000, 150000, 150000);
+		device.takes_ns[i] = 100000;
 		device_write(&device, ENOUGH, FEW);
 		device_write(&device, ENOUGH, FEW);
 		expect_ge(device.used[i], NEARLY_ALL);
@@ -100,12 +100,14 @@ TEST(a_way_that_is_much_slower_is_hardly_used)
 {
 	struct device device;
 
-	device_begin(&device, 100000, 900000, 900000);
+	device_begin(&device, 100000, 900000, 900000, 900000);
 	device_write(&device, ENOUGH, FEW);
 	expect_ge(device.used[GYRE__METHOD_RING], 1);
 	expect_ge(device.used[GYRE__METHOD_GROUP], 1);
+	expect_ge(device.used[GYRE__METHOD_JOIN], 1);
 	/* 3 phases each, and a few tries after, of a quarter of 256 and who was under way. */
-	expect_ge(900, device.used[GYRE__METHOD_RING] + device.used[GYRE__METHOD_GROUP]);
+	expect_ge(1400, device.used[GYRE__METHOD_RING] + device.used[GYRE__METHOD_GROUP] +
+			device.used[GYRE__METHOD_JOIN]);
 	device_end();
 }
 
@@ -113,9 +115,10 @@ TEST(one_or_two_callers_are_not_sent_to_a_ring)
 {
 	struct device device;
 
-	device_begin(&device, 100000, 10, 100000);
+	device_begin(&device, 100000, 10, 100000, 10);
 	device_write(&device, ENOUGH, 1);
 	expect_eq(device.used[GYRE__METHOD_RING], 0);
+	expect_eq(device.used[GYRE__METHOD_JOIN], 0);
 	device_end();
 }
 
@@ -123,7 +126,7 @@ TEST(ways_that_are_as_fast_are_told_apart_by_their_cpu)
 {
 	struct device device;
 
-	device_begin(&device, 100000, 102000, 104000);
+	device_begin(&device, 100000, 102000, 104000, 106000);
 	device.costs_ns[GYRE__METHOD_GROUP] = 500;
 	device_write(&device, ENOUGH, FEW);
 	device_write(&device, ENOUGH, FEW);
@@ -141,7 +144,7 @@ TEST(what_slows_all_ways_alike_changes_nothing)
 	enum gyre__method method;
 	unsigned round;
 
-	device_begin(&device, 100000, 130000, 130000);
+	device_begin(&device, 100000, 130000, 130000, 130000);
 	device_write(&device, ENOUGH, FEW);
 	for (round = 0; round < 6; round++) {
 		for (method = 0; method < GYRE__METHODS; method++)
@@ -157,7 +160,7 @@ TEST(a_way_that_has_become_faster_is_found)
 {
 	struct device device;
 
-	device_begin(&device, 100000, 200000, 200000);
+	device_begin(&device, 100000, 200000, 200000, 200000);
 	device_write(&device, ENOUGH, FEW);
 	device.takes_ns[GYRE__METHOD_GROUP] = 50000;
 	device_write(&device, 10 * ENOUGH, FEW);

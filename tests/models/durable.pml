@@ -3,7 +3,7 @@
  * Durable writes to one file that share flushes, one of which may fail, while
  * somebody resets the file once.
  *
- * Models, in lib/durable.c: join_flush(), gather_group(), flush(), hand_over(),
+ * Models, in lib/durable.c: join_row(), gather_group(), flush(), hand_over(),
  * tell_group(), fail_file(), party_enter(), party_leave(), gyre_durable_reset().
  *
  * Promised: whoever is answered OK has his write on the medium; of a flush that
@@ -185,11 +185,11 @@ inline lead()
 #endif
 		next = leader
 	}
-	tell_group();
 	if
 	:: next != NOBODY -> role[next] = LEADS
 	:: else
-	fi
+	fi;
+	tell_group()
 #ifdef MARK_LATE
 	;
 	if
