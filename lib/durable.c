@@ -785,15 +785,14 @@ static int check_flags(const struct party *party, int flags)
 	return 0;
 }
 
-/* The kernel would raise SIGXFSZ, and after a part was written. */
+/* The kernel would raise SIGXFSZ, however long the file is, and after a part was written. */
 static int check_limit(const struct party *party, const struct stat *st)
 {
 	uint64_t end = (uint64_t)party->offset + party->len;
 
-	if (!S_ISREG(st->st_mode) || end <= (uint64_t)st->st_size || end <= gyre__sys->file_limit())
+	if (!S_ISREG(st->st_mode) || end <= gyre__sys->file_limit())
 		return 0;
-	return refuse(party, -EFBIG,
-		      "the write would make the file longer than RLIMIT_FSIZE allows");
+	return refuse(party, -EFBIG, "the write would end past RLIMIT_FSIZE");
 }
 
 static ssize_t write_inside(struct party *party)

@@ -243,6 +243,11 @@ static void write_past_the_limit(void *arg)
 		       "RLIMIT_FSIZE");
 	expect_eq(fstat(fd, &st), 0);
 	expect_eq(st.st_size, 8006);
+	/* What is longer already may not be written there, either. */
+	test_limit(RLIMIT_FSIZE, 4096);
+	expect_refused(rt, fd, "beyond the limit", 16, 5000, -EFBIG, GYRE_EFFECT_NONE,
+		       "RLIMIT_FSIZE");
+	expect_eq(gyre_write_durable(rt, fd, "within", 6, 4000), 6);
 	gyre_free(rt);
 }
 
