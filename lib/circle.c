@@ -5,9 +5,14 @@
  * Who waits is a task, or a helper on behalf of its caller, which waits for it. From
  * who is about to wait a walk goes up: to who joins that task, or waits for the
  * worker local that it makes; to the caller of a helper; to who waits for the end
- * of its job, or is next in line for a worker's state that this one has or waits
+ * of its job, or is next in line for a state that this one has or waits
  * for; to who closes its runtime. Where it comes to what is to be waited
  * for, the wait would never end.
+ *
+ * Who waits for room in a pool waits for any of those who have some. That ends, but
+ * where each of these waits for somebody who waits for room, with the wait that is
+ * about to begin. So where the walk has met one of them, another goes up from all
+ * who wait for room; nobody else can have made the difference (is_room_stuck()).
  *
  * The end of a job waits for its first task. The others are cancelled then: so it
  * waits for one of them only where that wait holds on. A cancel goes down through
@@ -31,6 +36,7 @@
 #include "runtime.h"
 #include "workers/job.h"
 #include "workers/local.h"
+#include "workers/pool.h"
 
 /* Whether who waits goes on once it is cancelled; of who is met twice, the most. */
 enum firm {
@@ -45,12 +51,15 @@ struct aim {
 	const struct gyre__task *task, *parent;
 	bool cancels;			/* task */
 	const struct gyre *rt;
-	const struct gyre__tasks *line;	/* any job that stands in it */
+	const struct gyre__line *line;	/* any job that stands in it */
+	const struct gyre__pool *room;	/* whoever has some of it */
 };
 
 struct walk {
 	uint64_t number;
 	struct gyre__thread *first, *last;	/* met, and not looked at yet */
+	bool found;			/* what is to be waited for */
+	bool room;			/* somebody has room that others may wait for */
 };
 
 static uint64_t walks;		/* under the lock */
@@ -124,18 +133,16 @@ static void meet_closers(struct walk *walk, const struct gyre *rt, enum firm fir
 		meet(walk, closer->self, HOLDS);
 }
 
-/* True: there. */
-static bool look_up_from_helper(struct walk *walk, const struct gyre__thread *helper,
+static void look_up_from_helper(struct walk *walk, const struct gyre__thread *helper,
 				const struct aim *aim)
 {
 	struct gyre__thread *caller = gyre__offload_caller(helper);
 
 	if (aim->rt && helper->helps == aim->rt)
-		return true;
+		walk->found = true;
 	if (caller && gyre__waiting_party(caller))
 		meet(walk, caller, HOLDS);
 	meet_closers(walk, helper->helps, HOLDS);
-	return false;
 }
 
 /* What is joined lives on the worker of who asks, and may be cancelled: then some waits end. */
@@ -151,7 +158,24 @@ static bool is_aimed_at(const struct gyre__thread *self, const struct aim *aim)
 	       !(aim->cancels || gyre__task_is_cancelled(task));
 }
 
-static bool look_up_from_task(struct walk *walk, const struct gyre__thread *self,
+/* Who has room in a pool keeps it until the end of its job, and is counted once. */
+static void note_room(struct walk *walk, const struct gyre__job *job, const struct aim *aim)
+{
+	struct gyre__keyed *keyed = job->keyed;
+	struct gyre__pool *pool;
+
+	if (!keyed || !keyed->has_room || keyed->line.first != job ||
+	    keyed->walk == walk->number)
+		return;
+	pool = keyed->pool;
+	if (pool->walk != walk->number)
+		pool->walk_met = 0;
+	pool->walk = keyed->walk = walk->number;
+	pool->walk_met++;
+	walk->room |= pool->wants_first || aim->room == pool;
+}
+
+static void look_up_from_task(struct walk *walk, const struct gyre__thread *self,
 			      const struct aim *aim)
 {
 	struct gyre__task *task = self->task, *waiter;
@@ -159,8 +183,7 @@ static bool look_up_from_task(struct walk *walk, const struct gyre__thread *self
 	const struct gyre_job *handle = task->job->handle;
 	struct gyre__thread *waited_by;
 
-	if (is_aimed_at(self, aim))
-		return true;
+	walk->found |= is_aimed_at(self, aim);
 	if (task->joiner)
 		meet_waiter(walk, self, record_of(task->joiner), true);
 	if (task->parent && task->parent->joins_all)
@@ -170,16 +193,74 @@ static bool look_up_from_task(struct walk *walk, const struct gyre__thread *self
 			meet_waiter(walk, self, record_of(waiter), false);
 	meet_closers(walk, self->runtime, (enum firm)self->firm);
 	if (!task->is_first && self->firm == GIVES_WAY)
-		return false;
-	if (handle == aim->job || (aim->line == task->home && task->job->in_line))
-		return true;
+		return;
+	walk->found |= handle == aim->job || (aim->line && aim->line == task->job->line);
+	note_room(walk, task->job, aim);
 	if (task->job->line_next)
 		meet_waiter(walk, self, record_of(task->job->line_next->first), false);
 	/* Acquire: what had led up to who waits. Pairs with the stores in lib/jobs.c. */
 	waited_by = gyre__load(&handle->waited_by, acquire);
 	if (waited_by)
 		meet_waiter(walk, self, waited_by, handle->owned);
-	return false;
+}
+
+static void look_up(struct walk *walk, const struct gyre__thread *who, const struct aim *aim)
+{
+	if (who->task)
+		look_up_from_task(walk, who, aim);
+	else
+		look_up_from_helper(walk, who, aim);
+}
+
+/* Up from all who wait for room in the pools that are in doubt, as if self waited already. */
+static void walk_up_from_room(struct gyre__thread *self, enum firm firm, const struct aim *aim)
+{
+	struct walk walk = { .number = ++walks };
+	const struct gyre__keyed *keyed;
+	const struct gyre__pool *pool;
+	struct gyre__thread *who;
+
+	for (pool = gyre__pools_crowded(); pool; pool = pool->crowded_next) {
+		if (!pool->walk_doubts)
+			continue;
+		for (keyed = pool->wants_first; keyed; keyed = keyed->wants_next)
+			if (keyed->waiter)
+				meet(&walk, record_of(keyed->waiter), GIVES_WAY);
+		if (pool == aim->room)
+			meet(&walk, self, firm);
+	}
+	while ((who = take(&walk))) {
+		look_up(&walk, who, aim);
+		if (walk.found)
+			meet(&walk, self, firm);
+		walk.found = false;
+	}
+}
+
+/*
+ * Is there a pool in which all who have room wait for who wants some, of it or of
+ * another such pool? Of all that may be one those are left out where somebody goes
+ * on, until it comes out the same.
+ */
+static bool is_room_stuck(struct gyre__thread *self, enum firm firm, const struct aim *aim)
+{
+	struct gyre__pool *pool;
+	bool again = true, stuck = false;
+
+	for (pool = gyre__pools_crowded(); pool; pool = pool->crowded_next)
+		pool->walk_doubts = true;
+	while (again) {
+		again = stuck = false;
+		walk_up_from_room(self, firm, aim);
+		for (pool = gyre__pools_crowded(); pool; pool = pool->crowded_next) {
+			if (!pool->walk_doubts)
+				continue;
+			pool->walk_doubts = pool->walk == walks && pool->walk_met == pool->rooms;
+			again |= !pool->walk_doubts;
+			stuck |= pool->walk_doubts;
+		}
+	}
+	return stuck;
 }
 
 /* Under the lock. Does what aim names wait for self? */
@@ -187,13 +268,11 @@ static bool is_waited_for(struct gyre__thread *self, enum firm firm, const struc
 {
 	struct walk walk = { .number = ++walks };
 	struct gyre__thread *who;
-	bool found = false;
 
 	meet(&walk, self, firm);
-	while (!found && (who = take(&walk)))
-		found = who->task ? look_up_from_task(&walk, who, aim) :
-				    look_up_from_helper(&walk, who, aim);
-	return found;
+	while (!walk.found && (who = take(&walk)))
+		look_up(&walk, who, aim);
+	return walk.found || (walk.room && is_room_stuck(self, firm, aim));
 }
 
 /* Of a wait that the cancel of self ends, if anything does. */
@@ -226,9 +305,17 @@ bool gyre__circle_with_children(struct gyre__thread *self)
 	return is_waited_for(self, firmness(self), &aim);
 }
 
-bool gyre__circle_with_line(struct gyre__task *first)
+bool gyre__circle_with_line(struct gyre__task *first, const struct gyre__line *line)
 {
-	const struct aim aim = { .line = first->home };
+	const struct aim aim = { .line = line };
+	struct gyre__thread *self = gyre__thread_of_task(first);
+
+	return is_waited_for(self, firmness(self), &aim);
+}
+
+bool gyre__circle_with_room(struct gyre__task *first, const struct gyre__pool *pool)
+{
+	const struct aim aim = { .room = pool };
 	struct gyre__thread *self = gyre__thread_of_task(first);
 
 	return is_waited_for(self, firmness(self), &aim);

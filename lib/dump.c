@@ -21,6 +21,7 @@
 #include "text.h"
 #include "workers/job.h"
 #include "workers/offload.h"
+#include "workers/pool.h"
 
 static const char *const phase_names[] = {
 	[GYRE__RING_RUNNING] = "running",
@@ -160,13 +161,71 @@ static void dump_task(struct gyre__text *text, const struct gyre__task *task, ui
 	gyre__text_add(text, "\n");
 }
 
+#define KEY_SHOWN_MAX	64
+
+/* A key may be long, and is anybody's. */
+static void add_key(struct gyre__text *text, const struct gyre__keyed *keyed)
+{
+	char shown[KEY_SHOWN_MAX + 1];
+	size_t i;
+
+	for (i = 0; i < keyed->len && i < KEY_SHOWN_MAX; i++)
+		shown[i] = (unsigned char)keyed->key[i] < ' ' ? '?' : keyed->key[i];
+	shown[i] = '\0';
+	gyre__text_add(text, " \"%s%s\"", shown, keyed->len > KEY_SHOWN_MAX ? "..." : "");
+}
+
+/* Where it is on its way to its state; what it waits in, its task tells. */
+static const char *state_awaited(const struct gyre__job *job)
+{
+	bool wants_room;
+
+	gyre__waits_lock();
+	wants_room = job->keyed && job->keyed->waiter && job->keyed->waiter == job->first;
+	gyre__waits_unlock();
+	if (wants_room)
+		return "waits for room in the pool";
+	if (!job->line || job->line->first == job)
+		return "creates its state";
+	return job->keyed ? "waits for the state of its key" :
+			    "waits for the state of its worker";
+}
+
 static void add_state(struct gyre__text *text, const struct gyre__job *job)
 {
 	if (job->state)
 		gyre__text_add(text, ", runs on its state %p", job->state);
 	else if (!job->began)
-		gyre__text_add(text, job->in_line && job != job->home->shared.first ?
-			       ", waits for the state of its worker" : ", creates its state");
+		gyre__text_add(text, ", %s", state_awaited(job));
+	if (job->keyed) {
+		gyre__text_add(text, ", key");
+		add_key(text, job->keyed);
+	}
+}
+
+/* Those of a worker, in its own thread. */
+static void dump_pooled(struct gyre__text *text, const struct gyre__pool_side *side,
+			uint64_t now_ns)
+{
+	const struct gyre__keyed *keyed;
+
+	if (!side)
+		return;
+	gyre__sys->mutex_lock(&side->pool->lock);
+	for (keyed = side->all; keyed; keyed = keyed->next) {
+		gyre__text_add(text, "  state of key");
+		add_key(text, keyed);
+		if (keyed->value) {
+			gyre__text_add(text, ": %p", keyed->value);
+			add_span(text, "made before", keyed->since_ns, now_ns);
+		} else {
+			gyre__text_add(text, keyed->has_room ? ": not made yet" :
+				       ": waits for room");
+		}
+		gyre__text_add(text, ", %" PRIu32 " job%s\n", keyed->users,
+			       keyed->users == 1 ? "" : "s");
+	}
+	gyre__sys->mutex_unlock(&side->pool->lock);
 }
 
 static void dump_job(struct gyre__text *text, const struct gyre__job *job, uint64_t now_ns)
@@ -199,6 +258,7 @@ static void dump_tasks(struct gyre__text *text, const struct gyre__tasks *tasks)
 
 	for (job = tasks->jobs; job; job = job->next)
 		dump_job(text, job, now_ns);
+	dump_pooled(text, tasks->pooled, now_ns);
 	for (i = 0; i < tasks->locals.made_count; i++) {
 		const struct gyre__local_entry *entry = tasks->locals.made[i];
 

@@ -28,6 +28,7 @@
 #include "context.h"
 #include "offload.h"
 #include "runtime.h"
+#include "workers/pool.h"
 
 #define OPTIONS_SIZE_0_1 (offsetof(struct gyre_job_options, arg_size) + sizeof(size_t))
 #define STRUCT_SIZE_MAX 4096
@@ -71,10 +72,14 @@ static enum gyre_status check_mode(const char *function, const struct gyre *rt,
 		options->mode = GYRE_MODE_DEFAULT;
 	else if (options->mode == GYRE_MODE_DEFAULT)
 		options->mode = rt->settings.mode;
-	if (options->mode == GYRE_MODE_POOLED)
-		return gyre__fail(function, GYRE_UNSUPPORTED,
-				  "this version of the library has no pool of states: name "
-				  "GYRE_MODE_FRESH or GYRE_MODE_SHARED in options->mode");
+	if (options->mode != GYRE_MODE_POOLED)
+		return GYRE_OK;
+	if (!options->key)
+		return gyre__fail(function, GYRE_INVALID, "a job in GYRE_MODE_POOLED needs a key: "
+				  "options->key says on whose state it runs");
+	if (options->worker)
+		return gyre__fail(function, GYRE_INVALID, "a job in GYRE_MODE_POOLED runs where "
+				  "the state of its key lives: leave options->worker 0");
 	return GYRE_OK;
 }
 
@@ -107,6 +112,7 @@ static void describe(struct gyre_job *handle, const struct gyre__thread *self, g
 	handle->stack_size = options->stack_size;
 	handle->arena_max = options->arena_max;
 	handle->mode = options->mode;
+	handle->keyed = NULL;
 	handle->context = gyre__context_share(self->context);
 	handle->helped = gyre__thread_is_helped(self);
 	handle->returned = false;
@@ -167,9 +173,9 @@ static enum gyre_status report_unstarted(const char *function, enum gyre_status 
 		return gyre__fail(function, status,
 				  "the runtime was closed meanwhile; it never began");
 	case GYRE_WOULD_DEADLOCK:
-		return gyre__fail(function, status, "it needs its worker's state, and the job "
-				  "that has it, or comes before in line, waits for this one; it "
-				  "never began");
+		return gyre__fail(function, status, "the job that has the state which it needs, "
+				  "or comes before it in line, waits for this one; or all do who "
+				  "have a place in the pool; it never began");
 	case GYRE_SYSTEM:
 		return gyre__fail(function, status, "its state could not be made: create gave "
 				  "NULL; the job never began");
@@ -293,9 +299,11 @@ static bool control_start(struct gyre__ring *ring, struct gyre__batch *batch)
 	struct gyre__worker *worker = gyre__container_of(ring, struct gyre__worker, ring);
 	struct gyre_job *handle = batch->control_arg;
 
-	if (ring->phase >= GYRE__RING_CANCELLING || gyre__load(&ring->dead, relaxed))
-		gyre__job_answer(handle, gyre__load(&ring->dead, relaxed) ? GYRE_WORKER_DEAD :
-				 GYRE_CANCELLED, GYRE_EFFECT_NONE, ring);
+	if (gyre__load(&ring->dead, relaxed))
+		gyre__job_answer(handle, GYRE_WORKER_DEAD, GYRE_EFFECT_NONE, ring);
+	else if (ring->phase >= GYRE__RING_CANCELLING)
+		gyre__job_answer(handle, ring->phase == GYRE__RING_CANCELLING ? GYRE_CANCELLED :
+				 GYRE_CLOSED, GYRE_EFFECT_NONE, ring);
 	else
 		gyre__job_start(&worker->tasks, handle);
 	return false;
@@ -360,6 +368,59 @@ static struct gyre__worker *choose(struct gyre__thread *self, struct gyre *rt,
 	return gyre__crew_choose(rt->crew, &gyre__thread_home(self, rt)->worker);
 }
 
+/*
+ * Where handle is to run: where its key's state is, or choose(). A task of a runtime
+ * that is closed can count on its own worker alone.
+ */
+static enum gyre_status aim(struct gyre__thread *self, struct gyre *rt, struct gyre_job *handle,
+			    const struct gyre_job_options *options, struct gyre__worker **ret)
+{
+	enum gyre_status status;
+	struct gyre__tasks *only = NULL;
+
+	if (gyre__likely(options->mode != GYRE_MODE_POOLED)) {
+		*ret = choose(self, rt, options);
+		if (!*ret)
+			return GYRE_WORKER_DEAD;
+		handle->home = &(*ret)->tasks;
+		return GYRE_OK;
+	}
+	/* Relaxed: who is refused below has seen the seal, which comes after it. */
+	if (gyre__thread_is_at_home(self, rt) && gyre__load(&rt->closed, relaxed))
+		only = &self->worker->tasks;
+	status = gyre__pool_enter(rt->pool, options->key, only, &handle->keyed);
+	if (status != GYRE_OK)
+		return status;
+	handle->home = handle->keyed->side->tasks;
+	*ret = gyre__container_of(handle->home, struct gyre__worker, tasks);
+	return GYRE_OK;
+}
+
+/*
+ * As gyre__ring_send(). With a key, *ret_again tells that its state is to be had
+ * elsewhere; and a task's job gets to a worker that drains, as it would to its own.
+ */
+static enum gyre_status send_start(struct gyre__thread *self, struct gyre *rt,
+				   struct gyre_job *handle,
+				   const struct gyre_job_options *options,
+				   struct gyre__batch *batch, bool *ret_woken, bool *ret_again)
+{
+	struct gyre__ring *ring = handle->home->ring;
+	enum gyre_status status = gyre__ring_send(ring, batch, ret_woken);
+	bool at_home = gyre__thread_is_at_home(self, rt);
+
+	*ret_again = status == GYRE_WORKER_DEAD && !options->worker;
+	if (gyre__likely(status == GYRE_OK || !handle->keyed))
+		return status;
+	if (status == GYRE_CLOSED && at_home && gyre__ring_control(ring, batch))
+		return GYRE_OK;
+	*ret_again |= at_home;
+	gyre__pool_forget(handle->keyed);
+	gyre__pool_leave(handle->keyed, false, self->worker ? self->worker->tasks.ring : NULL);
+	handle->keyed = NULL;
+	return status;
+}
+
 /* On the calling task's own worker it is known at once whether it has begun. */
 static enum gyre_status start_at_home(struct spawned *spawned)
 {
@@ -381,19 +442,19 @@ static enum gyre_status send_spawned(struct gyre__thread *self, struct gyre *rt,
 				     struct spawned *spawned,
 				     const struct gyre_job_options *options)
 {
+	struct gyre__worker *worker;
 	enum gyre_status status;
-	bool woken;
+	bool woken, again;
 
 	do {
-		struct gyre__worker *worker = choose(self, rt, options);
-
-		if (!worker)
-			return GYRE_WORKER_DEAD;
-		spawned->handle.home = &worker->tasks;
+		status = aim(self, rt, &spawned->handle, options, &worker);
+		if (status != GYRE_OK)
+			return status;
 		if (self->task && worker == self->worker)
 			return start_at_home(spawned);
-		status = gyre__ring_send(&worker->ring, &spawned->start, &woken);
-	} while (status == GYRE_WORKER_DEAD && !options->worker);
+		status = send_start(self, rt, &spawned->handle, options, &spawned->start, &woken,
+				    &again);
+	} while (again);
 	return status;
 }
 
@@ -441,20 +502,19 @@ static enum gyre_status run_from_thread(struct gyre__thread *self, struct gyre *
 {
 	struct gyre__worker *worker;
 	enum gyre_status status;
-	bool woken;
+	bool woken, again;
 
 	batch_control(&self->batch, handle, control_start);
 	gyre__store(&handle->word, (uintptr_t)&self->reply.waiter, relaxed);
 	do {
-		worker = choose(self, rt, options);
-		if (!worker)
-			return report_unstarted("gyre_block_on", GYRE_WORKER_DEAD);
-		handle->home = &worker->tasks;
+		status = aim(self, rt, handle, options, &worker);
+		if (status != GYRE_OK)
+			return report_unstarted("gyre_block_on", status);
 		gyre__reply_expect(&self->reply);
-		status = gyre__ring_send(&worker->ring, &self->batch, &woken);
+		status = send_start(self, rt, handle, options, &self->batch, &woken, &again);
 		if (status != GYRE_OK)
 			gyre__reply_forget(&self->reply);
-	} while (status == GYRE_WORKER_DEAD && !options->worker);
+	} while (again);
 	if (status != GYRE_OK)
 		return report_unstarted("gyre_block_on", status);
 	gyre__reply_wait(&self->reply, &self->reply.job_spin, &worker->ring.pace, woken);
@@ -566,7 +626,8 @@ enum gyre_status gyre_block_on(struct gyre *rt, gyre_task_fn *fn, void *arg,
 	status = check_job(__func__, rt, fn, arg, options, &checked);
 	if (status != GYRE_OK)
 		goto out_leave;
-	if (self->task && choose(self, rt, &checked) != self->worker) {
+	if (self->task && (checked.mode == GYRE_MODE_POOLED ||
+			   choose(self, rt, &checked) != self->worker)) {
 		status = run_elsewhere(self, rt, fn, arg, &checked, ret_result);
 		goto out_leave;
 	}

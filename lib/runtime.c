@@ -15,6 +15,7 @@
 #include "offload.h"
 #include "ring/probe.h"
 #include "workers/offload.h"
+#include "workers/pool.h"
 
 #define GUARD_BYTES	4096
 
@@ -219,9 +220,11 @@ static enum gyre_status start_crew(struct gyre *rt)
 			.stall_ns = settings->stall_ns,
 			.zero = settings->flags & GYRE_ZERO_ARENAS,
 			.state_type = settings->state,
+			.pool = rt->pool,
 			.hooks = { GYRE__THREAD_TASK_SIZE, gyre__jobs_begin_one,
 				   gyre__is_circle, gyre__thread_task_done,
-				   gyre__dump_outlasting, gyre__circle_with_line },
+				   gyre__dump_outlasting, gyre__circle_with_line,
+				   gyre__circle_with_room },
 		},
 	};
 	const char *step;
@@ -261,8 +264,18 @@ static void runtime_free(struct gyre *rt)
 	gyre__offload_free(rt->offload);
 	gyre__offload_free(rt->reserve);
 	gyre__durable_close(rt->durable);
+	gyre__pool_free(rt->pool);
 	gyre__sys->mutex_done(&rt->close_lock);
 	gyre__free(rt);
+}
+
+static enum gyre_status open_pool(struct gyre *rt)
+{
+	if (!rt->settings.state)
+		return GYRE_OK;
+	rt->pool = gyre__pool_open(rt->settings.pool_size, rt->settings.workers);
+	return rt->pool ? GYRE_OK :
+			  gyre__fail("gyre_open", GYRE_NO_MEMORY, "out of memory for a pool");
 }
 
 static enum gyre_status runtime_new(const struct gyre__settings *settings, struct gyre **ret)
@@ -283,6 +296,8 @@ static enum gyre_status runtime_new(const struct gyre__settings *settings, struc
 		status = gyre__durable_open(&rt->durable);
 	if (status == GYRE_OK)
 		status = gyre__offload_open_for(rt);
+	if (status == GYRE_OK)
+		status = open_pool(rt);
 	if (status == GYRE_OK)
 		status = gyre__buffer_pool_open(rt);
 	if (status == GYRE_OK) {
@@ -519,6 +534,11 @@ static void add_tasks(struct gyre__tasks *tasks, struct gyre_stats *stats)
 	stats->tasks_live += gyre__load(&counters->live, relaxed);
 	stats->tasks_leftover += gyre__load(&counters->leftover, relaxed);
 	stats->stalls += gyre__load(&counters->stalls, relaxed);
+	stats->pool_cached += gyre__load(&counters->pool_cached, relaxed);
+	stats->pool_hits += gyre__load(&counters->pool_hits, relaxed);
+	stats->pool_misses += gyre__load(&counters->pool_misses, relaxed);
+	stats->pool_evictions += gyre__load(&counters->pool_evictions, relaxed);
+	stats->pool_waits += gyre__load(&counters->pool_waits, relaxed);
 	stats->arena_bytes += gyre__load(&tasks->chunks.bytes, relaxed);
 	if (stats->arena_bytes_max < arena_max)
 		stats->arena_bytes_max = arena_max;
@@ -568,4 +588,8 @@ void gyre__runtime_stats(struct gyre *rt, int worker, struct gyre_stats *ret)
 		add_worker(rt->crew->worker[i], ret);
 	gyre__threads_count(rt, &ret->calls, &ret->calls_in_caller);
 	gyre__durable_stats(rt->durable, ret);
+	/* Relaxed: a figure. */
+	if (rt->pool && (rt->settings.mode == GYRE_MODE_POOLED ||
+			 gyre__load(&rt->pool->in_use, relaxed)))
+		ret->pool_size = rt->pool->size;
 }

@@ -29,8 +29,7 @@ enum kind {
 
 enum scope {
 	OF_WORKER,		/* each worker has it; the runtime has their sum */
-	OF_RUNTIME,		/* only the runtime as a whole has it */
-	OF_NOBODY		/* nothing counts it yet: not printed */
+	OF_RUNTIME		/* only the runtime as a whole has it */
 };
 
 struct figure {
@@ -72,12 +71,13 @@ static const struct figure figures[] = {
 	       "The most bytes that the arenas of a worker had."),
 	FIGURE(stacks_live, GAUGE, OF_WORKER, "Stacks in use."),
 	FIGURE(stacks_cached, GAUGE, OF_WORKER, "Stacks kept for the next task."),
-	FIGURE(pool_size, GAUGE, OF_NOBODY, "States that the pool may keep."),
-	FIGURE(pool_cached, GAUGE, OF_NOBODY, "States that the pool has."),
-	FIGURE(pool_hits, COUNTER, OF_NOBODY, "Jobs that found their key's state."),
-	FIGURE(pool_misses, COUNTER, OF_NOBODY, "Jobs whose state had to be created."),
-	FIGURE(pool_evictions, COUNTER, OF_NOBODY, "States that had to go for others."),
-	FIGURE(pool_waits, COUNTER, OF_NOBODY, "Jobs that waited for a state."),
+	FIGURE(pool_size, GAUGE, OF_RUNTIME, "States that the pool may keep."),
+	FIGURE(pool_cached, GAUGE, OF_WORKER, "States that the pool has."),
+	FIGURE(pool_hits, COUNTER, OF_WORKER, "Jobs that found their key's state."),
+	FIGURE(pool_misses, COUNTER, OF_WORKER, "Jobs whose state had to be created."),
+	FIGURE(pool_evictions, COUNTER, OF_WORKER, "States that had to go for others."),
+	FIGURE(pool_waits, COUNTER, OF_WORKER,
+	       "Jobs that waited for their state, or for room for it."),
 	FIGURE(stalls, COUNTER, OF_WORKER, "Tasks that ran too long without yielding."),
 	FIGURE(cq_overflows, COUNTER, OF_WORKER, "Times that the completion queue was full."),
 	FIGURE(workers_alive, GAUGE, OF_WORKER, "Workers that run."),
@@ -177,8 +177,7 @@ static void write_prometheus(struct gyre__text *text, const struct snapshot *sna
 	size_t i;
 
 	for (i = 0; i < FIGURES; i++)
-		if (figures[i].scope != OF_NOBODY)
-			prometheus_figure(text, snapshot, &figures[i]);
+		prometheus_figure(text, snapshot, &figures[i]);
 }
 
 /* Wide enough for the widest figure and for "worker 1023". */

@@ -8,9 +8,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "pool.h"
 #include "ring/sys.h"
 
-#define LAST_STACK_SIZE	((size_t)256 << 10)
+#define OWN_STACK_SIZE	((size_t)256 << 10)
 
 /* ------------------------------------------------------------- answers -- */
 
@@ -42,6 +43,8 @@ void gyre__job_answer(struct gyre_job *handle, enum gyre_status status, enum gyr
 {
 	handle->status = status;
 	handle->effect = effect;
+	if (gyre__unlikely(handle->keyed))
+		gyre__pool_leave(handle->keyed, false, ring);
 	tell(handle, ring);
 }
 
@@ -113,7 +116,7 @@ static void finish(struct gyre__job *job)
 	gyre__task_forget_ended(tasks, job, NULL);
 	gyre__alarm_unset(&tasks->alarms, &job->alarm);
 	gyre__alarms_release(&tasks->alarms);
-	if (gyre__unlikely(job->in_line))
+	if (gyre__unlikely(job->line || job->keyed))
 		gyre__state_pass_on(job);
 	unlink_job(job);
 	count_end(tasks, handle->status);
@@ -314,6 +317,7 @@ static struct gyre__job *job_new(struct gyre__tasks *tasks, struct gyre_job *han
 	job->stack_size = handle->stack_size;
 	gyre__alarm_init(&job->alarm, timed_out);
 	job->mode = handle->mode;
+	job->keyed = handle->keyed;
 	job->began = job->mode == GYRE_MODE_DEFAULT;
 	if (copy_into_arena(job, handle, &arg))
 		job->first = gyre__job_go(job, NULL, handle->fn, arg, NULL);
@@ -377,13 +381,14 @@ void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle)
 	tasks->hooks.job_begins(job->first, handle);
 }
 
-static void free_last(struct gyre_job *handle)
+static void free_own(struct gyre_job *handle)
 {
 	gyre__free(handle->panic);
 	gyre__free(handle);
 }
 
-bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg)
+bool gyre__job_start_own(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg,
+			 struct gyre__keyed *keyed)
 {
 	struct gyre_job *handle = gyre__zalloc(sizeof(*handle));
 	struct gyre__job *job;
@@ -392,8 +397,9 @@ bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg
 		return false;
 	handle->fn = fn;
 	handle->arg = arg;
-	handle->stack_size = LAST_STACK_SIZE;
-	handle->unref = free_last;
+	handle->keyed = keyed;
+	handle->stack_size = OWN_STACK_SIZE;
+	handle->unref = free_own;
 	job = job_new(tasks, handle);
 	if (!job) {
 		gyre__free(handle);

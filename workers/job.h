@@ -41,6 +41,7 @@ struct gyre_job {
 	uint64_t start_ns;		/* with timeout_ns: it counts from here */
 	size_t stack_size, arena_max;
 	enum gyre_mode mode;		/* how its state lives; GYRE_MODE_DEFAULT: it has none */
+	struct gyre__keyed *keyed;	/* whose, with GYRE_MODE_POOLED; it is a user */
 	/* The upper floor's, handed to the first task; its hook takes it over. */
 	void *context;
 
@@ -90,10 +91,11 @@ struct gyre__job {
 	struct gyre__task *first;	/* NULL: it has ended, and the rest is on its way out */
 	void *state;			/* what it runs on; NULL: not yet, not any more, or none */
 	enum gyre_mode mode;
+	struct gyre__keyed *keyed;	/* its handle's */
 	bool began;			/* its function was or is about to be called */
 	bool over;			/* only its state is left: what cancels it comes too late */
 	/* Written under gyre__waits_lock(), as others walk along it. */
-	bool in_line;			/* for the state of its worker, or has it */
+	struct gyre__line *line;	/* for a state; the first has it. NULL: in none */
 	struct gyre__job *line_next, *line_prev;
 	const char *name;
 	size_t stack_size;		/* of tasks that it starts */
@@ -117,10 +119,11 @@ struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent
 				void *arg, struct gyre_task **ret_handle);
 
 /*
- * The last job of a worker that ends: its own, whatever else may not begin any more. False: no
- * memory.
+ * A job of the worker's own, whatever else may not begin any more. keyed: what it is a user of,
+ * or NULL. False: no memory.
  */
-bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg);
+bool gyre__job_start_own(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg,
+			 struct gyre__keyed *keyed);
 
 /* Asks all of its tasks to end. reason: what its status will be. */
 void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason);

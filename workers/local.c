@@ -200,10 +200,12 @@ enum gyre_status gyre__local_get(struct gyre__task *task, struct gyre_local *loc
 
 /* ----------------------------------------------------------------- end -- */
 
-static void destroy_all(struct gyre__tasks *tasks)
+static void destroy_locals(struct gyre__tasks *tasks)
 {
 	struct gyre__locals *locals = &tasks->locals;
 
+	if (locals->made_count == 0)
+		return;
 	while (locals->made_count) {
 		struct gyre__local_entry *entry = locals->made[--locals->made_count];
 
@@ -212,6 +214,13 @@ static void destroy_all(struct gyre__tasks *tasks)
 		entry->state = GYRE__LOCAL_EMPTY;
 	}
 	tasks->ring->guests--;
+}
+
+/* What the states of keys have asked for outlives them. */
+static void destroy_all(struct gyre__tasks *tasks)
+{
+	gyre__states_end(tasks);
+	destroy_locals(tasks);
 }
 
 static int end_task(void *arg)
@@ -226,11 +235,12 @@ static int end_task(void *arg)
 
 bool gyre__locals_end(struct gyre__tasks *tasks)
 {
-	if (gyre__likely(tasks->locals.made_count == 0) || tasks->locals.ending)
+	if (tasks->locals.ending ||
+	    gyre__likely(tasks->locals.made_count == 0 && !gyre__states_are_left(tasks)))
 		return false;
 	tasks->locals.ending = true;
 	/* Without memory for a task they are destroyed all the same, and must not wait. */
-	if (!gyre__job_start_last(tasks, end_task, tasks))
+	if (!gyre__job_start_own(tasks, end_task, tasks, NULL))
 		destroy_all(tasks);
 	return true;
 }

@@ -55,7 +55,10 @@ enum gyre_status gyre__local_get(struct gyre__task *task, struct gyre_local *loc
 /* task ends while it makes one: whoever waits tries in its turn. */
 void gyre__local_abandon(struct gyre__task *task);
 
-/* The worker ends and no job lives there any more. Destroys all, in a task. True: it has begun. */
+/*
+ * The worker ends and no job lives there any more. Destroys all, and before them the states of
+ * keys, in a task. True: it has begun.
+ */
 bool gyre__locals_end(struct gyre__tasks *tasks);
 
 void gyre__locals_done(struct gyre__locals *locals);

@@ -33,6 +33,8 @@
 #define GYRE__NO_HANDLE		UINT32_MAX
 
 struct gyre__job;
+struct gyre__pool;
+struct gyre__pool_side;
 struct gyre__task;
 struct gyre__tasks;
 
@@ -140,6 +142,7 @@ struct gyre__task_slot {
 struct gyre__task_counters {
 	_Atomic uint64_t started, live, leftover, stalls;
 	_Atomic uint64_t jobs_started, jobs_finished, jobs_panicked, jobs_cancelled, jobs_running;
+	_Atomic uint64_t pool_cached, pool_hits, pool_misses, pool_evictions, pool_waits;
 };
 
 /* What the floor above does for tasks, on their worker. */
@@ -151,8 +154,10 @@ struct gyre__task_hooks {
 	void (*upper_done)(struct gyre__task *task);	/* only where upper_made */
 	/* What lives is about to be cancelled: the drain is over. */
 	void (*outlasting)(struct gyre__tasks *tasks);
-	/* Under gyre__waits_lock(): does one in line for the state there wait for first? */
-	bool (*line_waits_for)(struct gyre__task *first);
+	/* Under gyre__waits_lock(): does one who stands in line wait for first? */
+	bool (*line_waits_for)(struct gyre__task *first, const struct gyre__line *line);
+	/* The same: does everybody in pool who has room, if first waits for some? */
+	bool (*room_waits_for)(struct gyre__task *first, const struct gyre__pool *pool);
 };
 
 /* All tasks and jobs of one worker. */
@@ -173,6 +178,7 @@ struct gyre__tasks {
 	/* The caller's; NULL: jobs have no states. */
 	const struct gyre_state_type *state_type;
 	struct gyre__shared_state shared;
+	struct gyre__pool_side *pooled;		/* NULL with state_type */
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
@@ -199,6 +205,7 @@ struct gyre__tasks_config {
 	uint64_t stall_ns;
 	bool zero;				/* no job reads another's bytes */
 	const struct gyre_state_type *state_type;
+	struct gyre__pool *pool;	/* NULL with it */
 	struct gyre__task_hooks hooks;
 };
 

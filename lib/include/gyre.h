@@ -306,9 +306,14 @@ enum gyre_mode {
 	GYRE_MODE_SHARED,
 
 	/*
-	 * One for each key, one job at a time, the least recently used evicted.
-	 * A state lives on the worker that made it, and its jobs run there. Not
-	 * there yet: GYRE_UNSUPPORTED.
+	 * One for each key of gyre_job_options, in one pool for the runtime. It is
+	 * created for the first job with that key, on the worker that has the
+	 * fewest, lives there, and its jobs run there: one at a time, reset
+	 * between them, the others in line, in the order in which they came. The
+	 * pool has room for pool_size states. For a new key then the least
+	 * recently used goes that no job has or waits for; while there is none,
+	 * keys wait for room, in the order in which they came. A job without a
+	 * key, or for a worker that it names, is GYRE_INVALID.
 	 */
 	GYRE_MODE_POOLED
 };
@@ -338,9 +343,10 @@ struct gyre_state_type {
 	void (*reset)(void *state, void *arg);
 
 	/*
-	 * Destroys a state, on the worker that made it, once: after its job, or,
-	 * with the worker's locals, in the reverse order in which they were made.
-	 * Required.
+	 * Destroys a state, on the worker that made it, once: after its job; with
+	 * the worker's locals, in the reverse order in which they were made; or,
+	 * in GYRE_MODE_POOLED, for another key, and what is left before the
+	 * locals. Required.
 	 */
 	void (*destroy)(void *state, void *arg);
 
@@ -1073,7 +1079,7 @@ struct gyre_job_options {
 	/* For statistics, dumps and panics. Default: none. */
 	const char *name;
 
-	/* Whose state it runs on, in GYRE_MODE_POOLED. */
+	/* Whose state it runs on, in GYRE_MODE_POOLED, which needs one: any text. */
 	const char *key;
 
 	/* How its state lives. Default: as the runtime's options say. */
@@ -1620,6 +1626,7 @@ struct gyre_stats {
 	uint64_t stacks_live;		/* gauge: stacks in use */
 	uint64_t stacks_cached;		/* gauge: stacks kept for the next task */
 
+	/* Of GYRE_MODE_POOLED: all zeros while no job was. */
 	uint64_t pool_size;		/* gauge: states that the pool may keep */
 	uint64_t pool_cached;		/* gauge: states that it has */
 	uint64_t pool_hits;		/* a job found its key's state */
