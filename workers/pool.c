@@ -388,13 +388,24 @@ static void side_remove(struct gyre__keyed *keyed)
 	side->count--;
 }
 
+/* Or else they have ended. */
+static bool all_are_dead(struct gyre__pool *pool)
+{
+	uint32_t i;
+
+	for (i = 0; i < pool->workers; i++)
+		if (!gyre__load(&pool->side[i].tasks->ring->dead, relaxed))
+			return false;
+	return true;
+}
+
 static enum gyre_status add(struct gyre__pool *pool, struct gyre__keyed *keyed,
 			    struct gyre__tasks *only)
 {
 	struct gyre__pool_side *side = only ? only->pooled : choose_full_side(pool);
 
 	if (!side)
-		return GYRE_WORKER_DEAD;
+		return all_are_dead(pool) ? GYRE_WORKER_DEAD : GYRE_CLOSED;
 	if (!table_grow(pool))
 		return GYRE_NO_MEMORY;
 	side_add(side, keyed);
@@ -478,7 +489,6 @@ void gyre__pool_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *
 	keyed->users--;
 	if (gives) {
 		keyed->given = false;
-		pool->promised--;
 		if (keyed->users)
 			pass_room(keyed, true, &after.ready);
 	}
@@ -511,11 +521,10 @@ bool gyre__pool_asks_back(struct gyre__keyed *keyed, bool promised)
 	if (!wanted || keyed->users == 1)
 		keyed->turns = 0;
 	keyed->given = wanted && (keyed->users == 1 || ++keyed->turns >= GYRE__POOL_TURNS);
-	if (keyed->given) {
+	if (keyed->given)
 		keyed->turns = 0;
-		pool->promised++;
-	}
-	balance(pool, &after);
+	else
+		balance(pool, &after);
 	unlock_and(pool, &after, keyed->side->tasks->ring);
 	return keyed->given;
 }

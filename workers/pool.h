@@ -57,7 +57,7 @@ struct gyre__keyed {
 
 	/* Under gyre__waits_lock(). */
 	struct gyre__line line;
-	struct gyre__task *waiter;	/* parked until there is room; NULL: nobody */
+	struct gyre__task *waiter;	/* of the first there: parked until there is room */
 	uint64_t walk;			/* lib/circle.c: the latest that has met it */
 
 	/* Of who is first in line; under the pool's lock while there are no users. */
@@ -96,7 +96,7 @@ struct gyre__pool {
 	uint32_t buckets, keys;
 	struct gyre__keyed *oldest, *newest;	/* the idle ones, by their last use */
 	_Atomic uint32_t wanting;	/* keys that want room; a hint for who looks without it */
-	uint32_t promised;		/* room that they will get, as states are about to go */
+	uint32_t promised;		/* room for them, as idle states were told to go */
 	uint32_t next_side;
 
 	/* Changed under both locks. */
@@ -126,7 +126,7 @@ struct gyre__pool_side *gyre__pool_side(struct gyre__pool *pool, unsigned worker
 /*
  * A job is about to be sent: its key, known from here on until gyre__pool_leave(), is
  * at ret->side. only: where a new one is to be, wherever there is most room; NULL:
- * there. GYRE_WORKER_DEAD: no worker is left; GYRE_NO_MEMORY.
+ * there. GYRE_WORKER_DEAD, GYRE_CLOSED: no worker is left; GYRE_NO_MEMORY.
  */
 enum gyre_status gyre__pool_enter(struct gyre__pool *pool, const char *key,
 				  struct gyre__tasks *only, struct gyre__keyed **ret);

@@ -47,14 +47,30 @@ static void destroy_fresh(struct gyre__task *task, const struct gyre_state_type 
 
 /* ----------------------------------------------------------------- line -- */
 
-/* False: one of those before it waits for the end of its job. */
-static bool line_up(struct gyre__task *first, struct gyre__line *line)
+static bool is_first_in_line(const struct gyre__job *job)
 {
+	return job->line && job->line->first == job;
+}
+
+static bool wants_room(const struct gyre__job *job)
+{
+	return job->mode == GYRE_MODE_POOLED && !job->keyed->has_room;
+}
+
+/*
+ * GYRE_OK: the state is its. GYRE_BUSY: it has to wait, for who is before it, or for
+ * room. GYRE_WOULD_DEADLOCK: one of those waits for the end of its job.
+ */
+static enum gyre_status line_up(struct gyre__task *first, struct gyre__line *line)
+{
+	const struct gyre__task_hooks *hooks = &first->home->hooks;
 	struct gyre__job *job = first->job;
-	bool circle;
+	bool circle, waits;
 
 	gyre__waits_lock();
-	circle = line->first && first->home->hooks.line_waits_for(first, line);
+	waits = line->first || wants_room(job);
+	circle = line->first ? hooks->line_waits_for(first, line) :
+		 waits && hooks->room_waits_for(first, job->keyed->pool);
 	if (!circle) {
 		job->line = line;
 		job->line_prev = line->last;
@@ -63,17 +79,39 @@ static bool line_up(struct gyre__task *first, struct gyre__line *line)
 		else
 			line->first = job;
 		line->last = job;
-		first->awaits = line->first != job;
+		first->awaits = waits;
+		if (waits && line->first == job)
+			job->keyed->waiter = first;
 	}
 	gyre__waits_unlock();
-	return !circle;
+	return circle ? GYRE_WOULD_DEADLOCK : waits ? GYRE_BUSY : GYRE_OK;
 }
 
-static void leave_line(struct gyre__job *job)
+/* Under the lock. Who is first now, and can go on; NULL: nobody, or it waits for room from now on. */
+static struct gyre__job *come_to_front(struct gyre__line *line)
+{
+	struct gyre__job *job = line->first;
+
+	if (!job || job->mode != GYRE_MODE_POOLED)
+		return job;
+	if (job->keyed->has_room && !job->keyed->given)
+		return job;
+	job->keyed->waiter = job->first;
+	return NULL;
+}
+
+/* waits: only if it does, and nobody is about to make it ready. False: it has not left. */
+static bool leave_line(struct gyre__job *job, bool waits)
 {
 	struct gyre__line *line = job->line;
+	struct gyre__job *next = NULL;
+	bool was_first = line->first == job;
 
 	gyre__waits_lock();
+	if (waits && was_first && job->keyed->waiter != job->first) {
+		gyre__waits_unlock();
+		return false;
+	}
 	if (job->line_prev)
 		job->line_prev->line_next = job->line_next;
 	else
@@ -84,30 +122,45 @@ static void leave_line(struct gyre__job *job)
 		line->last = job->line_prev;
 	job->line_next = job->line_prev = NULL;
 	job->line = NULL;
+	if (was_first && job->keyed)
+		job->keyed->waiter = NULL;
+	if (was_first)
+		next = come_to_front(line);
 	gyre__waits_unlock();
+	if (next)
+		gyre__task_ready(next->first);
+	return true;
 }
 
-/* Only while it waits in line: who has come to the front is ready. */
 static void interrupt_in_line(struct gyre__task *task, struct gyre__wait *wait)
 {
 	(void)wait;
-	leave_line(task->job);
-	gyre__task_ready(task);
+	if (leave_line(task->job, true))
+		gyre__task_ready(task);
 }
 
-static bool is_first_in_line(const struct gyre__job *job)
-{
-	return job->line && job->line->first == job;
-}
-
-/* Until it is first, or has left. */
+/* After line_up(): until it has the state, or has left the line. */
 static void wait_in_line(struct gyre__task *first, const char *what)
 {
 	struct gyre__wait wait = { .what = what, .interrupt = interrupt_in_line };
 
-	if (!is_first_in_line(first->job))
-		gyre__task_park(first, &wait);
+	gyre__task_park(first, &wait);
 	first->awaits = false;
+}
+
+/* In a job that cannot go on without the state. */
+static void stand_in_line(struct gyre__task *first, struct gyre__line *line, const char *what)
+{
+	enum gyre_status status = line_up(first, line);
+
+	if (status == GYRE_WOULD_DEADLOCK)
+		refuse(first, status);
+	if (status == GYRE_BUSY) {
+		if (first->job->keyed)
+			gyre__count(&first->home->counters.pool_waits, 1);
+		wait_in_line(first, what);
+	}
+	refuse_cancelled(first);
 }
 
 /* --------------------------------------------------------------- shared -- */
@@ -159,10 +212,7 @@ static void take_shared(struct gyre__task *first, const struct gyre_state_type *
 	enum gyre_status status;
 	void *made;
 
-	if (!line_up(first, &shared->line))
-		refuse(first, GYRE_WOULD_DEADLOCK);
-	wait_in_line(first, "line for its worker's state");
-	refuse_cancelled(first);
+	stand_in_line(first, &shared->line, "line for its worker's state");
 	status = gyre__local_get(first, &shared->local, &made);
 	if (status != GYRE_OK)
 		refuse(first, status);
@@ -175,55 +225,6 @@ static void take_shared(struct gyre__task *first, const struct gyre_state_type *
 }
 
 /* --------------------------------------------------------------- pooled -- */
-
-static void interrupt_wait_for_room(struct gyre__task *task, struct gyre__wait *wait)
-{
-	struct gyre__keyed *keyed = task->job->keyed;
-	bool waits;
-
-	(void)wait;
-	gyre__waits_lock();
-	waits = keyed->waiter == task;
-	keyed->waiter = NULL;
-	gyre__waits_unlock();
-	/* Else there is room, and whoever has given it is about to make it ready. */
-	if (waits)
-		gyre__task_ready(task);
-}
-
-/* GYRE_BUSY: it has to wait. */
-static enum gyre_status ask_for_room(struct gyre__task *first)
-{
-	struct gyre__keyed *keyed = first->job->keyed;
-	enum gyre_status status = GYRE_OK;
-
-	gyre__waits_lock();
-	if (!keyed->has_room)
-		status = first->home->hooks.room_waits_for(first, keyed->pool) ?
-			 GYRE_WOULD_DEADLOCK : GYRE_BUSY;
-	first->awaits = status == GYRE_BUSY;
-	keyed->waiter = first->awaits ? first : NULL;
-	gyre__waits_unlock();
-	return status;
-}
-
-/* By who is first in line; waited: it has waited there already. */
-static void wait_for_room(struct gyre__task *first, bool waited)
-{
-	struct gyre__wait wait = { .what = "line for room in the pool",
-				   .interrupt = interrupt_wait_for_room };
-	enum gyre_status status = ask_for_room(first);
-
-	if (status == GYRE_OK)
-		return;
-	if (status != GYRE_BUSY)
-		refuse(first, status);
-	if (!waited)
-		gyre__count(&first->home->counters.pool_waits, 1);
-	gyre__task_park(first, &wait);
-	first->awaits = false;
-	refuse_cancelled(first);
-}
 
 static void make_keyed(struct gyre__task *first, const struct gyre_state_type *type)
 {
@@ -265,20 +266,13 @@ static void destroy_keyed(struct gyre__tasks *tasks, struct gyre__task *task,
 static void take_pooled(struct gyre__task *first, const struct gyre_state_type *type)
 {
 	struct gyre__keyed *keyed = first->job->keyed;
-	bool waits;
+	struct gyre__task_counters *counters = &first->home->counters;
 
 	if (first->home->locals.ending)
 		refuse(first, GYRE_CLOSED);
-	if (!line_up(first, &keyed->line))
-		refuse(first, GYRE_WOULD_DEADLOCK);
-	waits = !is_first_in_line(first->job);
-	if (waits)
-		gyre__count(&first->home->counters.pool_waits, 1);
-	wait_in_line(first, "line for its key's state");
-	refuse_cancelled(first);
-	wait_for_room(first, waits);
+	stand_in_line(first, &keyed->line, "line for its key's state");
 	if (keyed->value) {
-		gyre__count(&first->home->counters.pool_hits, 1);
+		gyre__count(&counters->pool_hits, 1);
 		if (keyed->used)
 			reset(first, type, keyed->value);
 		keyed->used = false;
@@ -288,6 +282,13 @@ static void take_pooled(struct gyre__task *first, const struct gyre_state_type *
 	refuse_cancelled(first);
 	keyed->used = true;
 	first->job->state = keyed->value;
+}
+
+static void destroy_promised(struct gyre__tasks *tasks, struct gyre__task *task,
+			     struct gyre__keyed *keyed)
+{
+	destroy_keyed(tasks, task, keyed);
+	gyre__count(&tasks->counters.pool_evictions, 1);
 }
 
 /* Others may be in need of the room that it takes. */
@@ -300,11 +301,10 @@ static void give_back(struct gyre__task *task)
 		return;
 	gyre__job_release_held(task);
 	job->state = NULL;
-	destroy_keyed(task->home, task, keyed);
-	gyre__count(&task->home->counters.pool_evictions, 1);
+	destroy_promised(task->home, task, keyed);
 }
 
-/* What any job does that has come to the front and leaves it. */
+/* Who came before it, or for whom there is no state any more, needs no eviction to go on. */
 static int evict_task(void *arg)
 {
 	struct gyre__keyed *keyed = arg;
@@ -312,32 +312,35 @@ static int evict_task(void *arg)
 	struct gyre__task *task = tasks->running->task;
 
 	task->shielded = true;
-	if (line_up(task, &keyed->line))
-		wait_in_line(task, "line for a state that is to go");
-	if (!is_first_in_line(task->job)) {
+	if (keyed->line.first || !keyed->value) {
 		gyre__pool_take_back(keyed);
-	} else if (gyre__pool_asks_back(keyed, true)) {
-		destroy_keyed(tasks, task, keyed);
-		gyre__count(&tasks->counters.pool_evictions, 1);
+		return 0;
 	}
+	line_up(task, &keyed->line);
+	if (gyre__pool_asks_back(keyed, true))
+		destroy_promised(tasks, task, keyed);
 	return 0;
+}
+
+static bool evict_in_task(struct gyre__tasks *tasks, struct gyre__keyed *keyed)
+{
+	return !tasks->locals.ending && !keyed->line.first &&
+	       gyre__job_start_own(tasks, evict_task, keyed, keyed);
 }
 
 void gyre__state_evict(struct gyre__tasks *tasks, struct gyre__keyed *keyed)
 {
 	bool gives = false;
 
-	if (!tasks->locals.ending && gyre__job_start_own(tasks, evict_task, keyed, keyed))
+	if (evict_in_task(tasks, keyed))
 		return;
 	/* Without memory for a task it goes all the same, and must not wait. */
-	if (tasks->locals.ending || keyed->line.first)
+	if (tasks->locals.ending || keyed->line.first || !keyed->value)
 		gyre__pool_take_back(keyed);
 	else
 		gives = gyre__pool_asks_back(keyed, true);
-	if (gives) {
-		destroy_keyed(tasks, NULL, keyed);
-		gyre__count(&tasks->counters.pool_evictions, 1);
-	}
+	if (gives)
+		destroy_promised(tasks, NULL, keyed);
 	gyre__pool_leave(keyed, gives, tasks->ring);
 }
 
@@ -373,16 +376,13 @@ void gyre__state_destroy(struct gyre__task *task)
 void gyre__state_pass_on(struct gyre__job *job)
 {
 	struct gyre__keyed *keyed = job->keyed;
-	struct gyre__line *line = job->line;
 	bool had_it = is_first_in_line(job);
 
 	/* A create that fails again and again must not keep others from theirs. */
 	if (had_it && keyed && !keyed->value && !keyed->given && gyre__pool_is_wanted(keyed))
 		gyre__pool_asks_back(keyed, false);
-	if (line)
-		leave_line(job);
-	if (had_it && line->first)
-		gyre__task_ready(line->first->first);
+	if (job->line)
+		leave_line(job, false);
 	if (keyed)
 		gyre__pool_leave(keyed, had_it && keyed->given, job->home->ring);
 }

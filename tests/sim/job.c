@@ -332,7 +332,8 @@ static void check_job_excuse(const struct sim_job *job, enum gyre_status status)
 			sim_fail("job %u: CLOSED without a reason", job->id);
 		break;
 	case GYRE_WOULD_DEADLOCK:
-		if (!has_no_state(job, job->mode == GYRE_MODE_SHARED && job->waiter))
+		if (!has_no_state(job, job->mode != GYRE_MODE_FRESH &&
+				      (job->waiter || job->awaited)))
 			sim_fail("job %u: WOULD_DEADLOCK, and nobody waits for it", job->id);
 		break;
 	case GYRE_SYSTEM:

@@ -45,6 +45,7 @@ struct sim_job {
 	bool endless;			/* its tasks may wait for what never comes */
 	enum gyre_mode mode;		/* GYRE_MODE_DEFAULT: has no state */
 	const struct sim_task *waiter;	/* a task whose cancel is passed on to it */
+	bool awaited;			/* a task waits for it, or has */
 	struct gyre_job *handle;
 	uint64_t timeout_ns, start_ns;
 	uint64_t over_ns;		/* its latest task to end has */

@@ -60,9 +60,16 @@ bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 bool sim_open_with_states(unsigned workers, uint64_t drain_ns, const struct gyre_state_type *type,
 			  struct gyre **ret)
 {
+	return sim_open_with_pool(workers, drain_ns, type, 0, ret);
+}
+
+bool sim_open_with_pool(unsigned workers, uint64_t drain_ns, const struct gyre_state_type *type,
+			unsigned size, struct gyre **ret)
+{
 	struct gyre_options options = GYRE_OPTIONS_INIT;
 
 	options.state = type;
+	options.pool_size = size;
 	sim_arenas_are_zero = sim_chance(400);
 	options.flags = sim_arenas_are_zero ? GYRE_ZERO_ARENAS : 0;
 	options.stall_ns = sim_chance(300) ? 10 * SIM_US : 0;
