@@ -407,15 +407,16 @@ static enum gyre_status send_start(struct gyre__thread *self, struct gyre *rt,
 {
 	struct gyre__ring *ring = handle->home->ring;
 	enum gyre_status status = gyre__ring_send(ring, batch, ret_woken);
-	bool at_home = gyre__thread_is_at_home(self, rt);
 
 	*ret_again = status == GYRE_WORKER_DEAD && !options->worker;
 	if (gyre__likely(status == GYRE_OK || !handle->keyed))
 		return status;
-	if (status == GYRE_CLOSED && at_home && gyre__ring_control(ring, batch))
-		return GYRE_OK;
-	*ret_again |= at_home;
-	gyre__pool_forget(handle->keyed);
+	if (status == GYRE_CLOSED && gyre__thread_is_at_home(self, rt)) {
+		if (gyre__ring_control(ring, batch))
+			return GYRE_OK;
+		gyre__pool_forget(handle->keyed);
+		*ret_again = true;
+	}
 	gyre__pool_leave(handle->keyed, false, self->worker ? self->worker->tasks.ring : NULL);
 	handle->keyed = NULL;
 	return status;

@@ -150,6 +150,14 @@ static struct gyre_job *spawn_number(struct gyre *rt, int number, gyre_task_fn *
 	return job;
 }
 
+static void expect_dump(struct gyre *rt, const char *words)
+{
+	char *text = test_dump(rt);
+
+	expect_contains(text, words);
+	free(text);
+}
+
 /* From here to leave() nobody else may be on it. */
 static struct thing *enter(void)
 {
@@ -271,6 +279,8 @@ TEST(any_text_is_a_key_and_is_copied)
 		expect_status(run_key(rt, other, task_use, NULL), GYRE_OK);
 	}
 	memset(one, 'z', len);
+	expect_dump(rt, "state of key \"\xff?\": 0x");
+	expect_dump(rt, "xxxx...\": 0x");
 	expect_eq(atomic_load(&created), LENGTH(keys) + 2);
 	expect_eq(test_stat(rt, pool_hits), LENGTH(keys) + 2);
 	gyre_free(rt);
@@ -440,6 +450,7 @@ static int task_note_turn(void *number)
 
 TEST(scenario_17_jobs_of_a_key_take_turns_in_order_while_other_keys_go_on)
 {
+	struct gyre_job_options options = for_key("k1");
 	struct gyre_job *holder, *jobs[100];
 	struct test_pipe pipe = test_pipe();
 	struct gyre *rt = open_pool(2, 8);
@@ -456,24 +467,19 @@ TEST(scenario_17_jobs_of_a_key_take_turns_in_order_while_other_keys_go_on)
 	gyre_job_cancel(jobs[7]);
 	expect_job(jobs[7], GYRE_CANCELLED);
 	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+	options.timeout_ns = MS;
+	expect_status(gyre_block_on(rt, task_never, NULL, &options, NULL), GYRE_TIMED_OUT);
+	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 	let_go(&pipe, &holder, 1);
 	for (i = 0; i < (int)LENGTH(jobs); i++)
 		if (i != 7)
 			expect_job(jobs[i], GYRE_OK);
 	for (i = 0; i < 99; i++)
 		expect_eq(order[i], i < 7 ? i : i + 1);
-	expect_eq(test_stat(rt, pool_waits), 100);
+	expect_eq(test_stat(rt, pool_waits), 101);
 	expect_eq(atomic_load(&created), 7);
 	gyre_free(rt);
 	test_pipe_close(&pipe);
-}
-
-static void expect_dump(struct gyre *rt, const char *words)
-{
-	char *text = test_dump(rt);
-
-	expect_contains(text, words);
-	free(text);
 }
 
 TEST(new_key_waits_while_all_are_in_use_and_may_be_called_off)
@@ -495,11 +501,14 @@ TEST(new_key_waits_while_all_are_in_use_and_may_be_called_off)
 	expect_job(next, GYRE_CANCELLED);
 	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 	expect_eq(atomic_load(&created), 2);
-	let_go(&pipe, holders, 2);
+	expect_eq(write(pipe.w, "x", 1), 1);	/* one of them ends */
 	expect_job(job, GYRE_OK);
 	expect_eq(atomic_load(&created), 3);
 	expect_eq(atomic_load(&most_live), 2);
 	expect_eq(atomic_load(&destroyed), 1);
+	expect_eq(write(pipe.w, "x", 1), 1);
+	expect_job(holders[0], GYRE_OK);
+	expect_job(holders[1], GYRE_OK);
 	gyre_free(rt);
 	test_pipe_close(&pipe);
 }

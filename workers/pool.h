@@ -11,13 +11,13 @@
  *
  * *Room* is the right to have a state; there is as much as the options say. A key
  * without it stands in one line for all, in the order in which keys came, and each
- * that gives its room up gives it to the first there. While keys want room, no
- * state is idle but those that are about to go (see balance()).
+ * that gives its room up gives it to the first there. For each that wants some an
+ * idle state is told to go, as long as there are any (see balance()).
  *
  * A state is evicted where it lives, by the last task of whatever job was on it, or,
- * if it is idle, by a job of the library's own that stands in its line like any
- * other. So who asks for the key meanwhile comes after that, and there are never two
- * states of a key, but when its worker dies or the runtime is closed.
+ * if it is idle, by a job of the library's own that stands in its line meanwhile. So
+ * who asks for the key then comes after that, and there are never two states of
+ * a key, but when its worker dies or the runtime is closed.
  */
 #ifndef GYRE_WORKERS_POOL_H
 #define GYRE_WORKERS_POOL_H
@@ -137,7 +137,7 @@ enum gyre_status gyre__pool_enter(struct gyre__pool *pool, const char *key,
  */
 void gyre__pool_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *ring);
 
-/* Its worker takes no more jobs. */
+/* Its worker has ended, and takes no more jobs. */
 void gyre__pool_forget(struct gyre__keyed *keyed);
 
 /* Those in which room is wanted, through crowded_next; under gyre__waits_lock(). */

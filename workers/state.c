@@ -87,7 +87,7 @@ static enum gyre_status line_up(struct gyre__task *first, struct gyre__line *lin
 	return circle ? GYRE_WOULD_DEADLOCK : waits ? GYRE_BUSY : GYRE_OK;
 }
 
-/* Under the lock. Who is first now, and can go on; NULL: nobody, or it waits for room from now on. */
+/* Under the lock. Who is first now and can go on; NULL: nobody, or it waits for room. */
 static struct gyre__job *come_to_front(struct gyre__line *line)
 {
 	struct gyre__job *job = line->first;

@@ -1087,7 +1087,8 @@ struct gyre_job_options {
 
 	/*
 	 * 0: the runtime chooses, and for a task its own worker; GYRE_WORKER(n):
-	 * worker n, and no other, even when that has died.
+	 * worker n, and no other, even when that has died. In GYRE_MODE_POOLED 0:
+	 * the worker is that of the key.
 	 */
 	uint32_t worker;
 
