@@ -211,6 +211,15 @@ static enum gyre_status report_end(const char *function, struct gyre__thread *se
 
 /* --------------------------------------------------------- who waits -- */
 
+/* A state that goes for another, and waits for a job on its way. */
+static void note_giver(struct gyre__thread *self)
+{
+	const struct gyre__job *job = gyre__thread_job(self);
+
+	if (gyre__unlikely(job && job->keyed && job->keyed->given))
+		gyre__pool_giver_waits(job->keyed, self->task ? self->worker->tasks.ring : NULL);
+}
+
 /*
  * For a wait without end, which is noted for who looks for circles. GYRE_OK;
  * GYRE_WOULD_DEADLOCK: it would never end; GYRE_BUSY: somebody else's is noted.
@@ -222,6 +231,7 @@ static enum gyre_status begin_waiting(struct gyre__thread *self, struct gyre_job
 
 	if (!who)
 		return GYRE_OK;
+	note_giver(self);
 	gyre__waits_lock();
 	/* Of its own job a task never sees the end, though that may cancel the wait. */
 	if ((self->task && self->task->job->handle == handle) || gyre__circle_with_job(who, handle))
@@ -253,6 +263,7 @@ static void end_waiting(struct gyre__thread *self, struct gyre_job *handle)
  */
 static void wait_as_owner(struct gyre__thread *self, struct gyre_job *handle)
 {
+	note_giver(self);
 	handle->owned = true;
 	if (self->task)
 		self->task->awaits = true;

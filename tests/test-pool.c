@@ -834,6 +834,58 @@ TEST(circle_through_the_room_of_two_pools_is_told)
 	gyre_free(pools[1]);
 }
 
+static _Atomic(struct gyre_job *) wanted;
+
+/* It goes for a job, and waits for that very job. */
+static void wait_for_the_next(struct thing *thing)
+{
+	if (thing->number != 1)
+		return;
+	while (!atomic_load(&wanted))
+		gyre_yield();
+	expect_job(atomic_load(&wanted), GYRE_OK);
+}
+
+TEST(destroy_may_wait_for_the_job_that_wants_its_room_while_others_can_go)
+{
+	struct gyre *rt = open_pool(2, 2);
+
+	expect_status(run_number(rt, 1, task_use, NULL), GYRE_OK);
+	expect_status(run_number(rt, 2, task_use, NULL), GYRE_OK);
+	plan.in_destroy = wait_for_the_next;
+	atomic_store(&wanted, spawn_number(rt, 3, task_use, NULL));
+	await(atomic_load(&destroyed) == 2);
+	expect_eq(atomic_load(&gone_keys[0]), 2);
+	gyre_free(rt);
+	expect_eq(atomic_load(&live), 0);
+}
+
+static void sleep_in_destroy(struct thing *thing)
+{
+	(void)thing;
+	expect_status(gyre_sleep(MS), GYRE_OK);
+}
+
+TEST(destroy_that_takes_long_is_waited_for_and_no_other_state_goes_for_it)
+{
+	struct gyre *rt = open_pool(2, 20);
+	struct gyre_job *job;
+	unsigned round;
+	int i;
+
+	plan.in_destroy = sleep_in_destroy;
+	for (i = 0; i < 20; i++)
+		expect_status(run_number(rt, i, task_use, NULL), GYRE_OK);
+	job = spawn_number(rt, 100, task_use, NULL);
+	for (round = 0; round < 50; round++)
+		expect_status(run_number(rt, 10 + (int)round % 10, task_use, NULL), GYRE_OK);
+	expect_job(job, GYRE_OK);
+	expect_eq(atomic_load(&destroyed), 1);
+	expect_eq(atomic_load(&gone_keys[0]), 0);
+	gyre_free(rt);
+	expect_eq(atomic_load(&live), 0);
+}
+
 /* ----------------------------------------------------------------- races -- */
 
 struct load {

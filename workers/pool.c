@@ -466,6 +466,12 @@ enum gyre_status gyre__pool_enter(struct gyre__pool *pool, const char *key,
 
 /* -------------------------------------------------------------- leaving -- */
 
+static void end_promise(struct gyre__keyed *keyed)
+{
+	keyed->pool->promised -= keyed->promised;
+	keyed->promised = false;
+}
+
 static void remove_for_good(struct gyre__keyed *keyed, struct after *after)
 {
 	table_remove(keyed);
@@ -488,6 +494,7 @@ void gyre__pool_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *
 	gyre__sys->mutex_lock(&pool->lock);
 	keyed->users--;
 	if (gives) {
+		end_promise(keyed);
 		keyed->given = false;
 		if (keyed->users)
 			pass_room(keyed, true, &after.ready);
@@ -521,12 +528,24 @@ bool gyre__pool_asks_back(struct gyre__keyed *keyed, bool promised)
 	if (!wanted || keyed->users == 1)
 		keyed->turns = 0;
 	keyed->given = wanted && (keyed->users == 1 || ++keyed->turns >= GYRE__POOL_TURNS);
-	if (keyed->given)
+	if (keyed->given) {
 		keyed->turns = 0;
-	else
-		balance(pool, &after);
+		keyed->promised = true;
+		pool->promised++;
+	}
+	balance(pool, &after);
 	unlock_and(pool, &after, keyed->side->tasks->ring);
 	return keyed->given;
+}
+
+void gyre__pool_giver_waits(struct gyre__keyed *keyed, struct gyre__ring *ring)
+{
+	struct after after = { NULL, NULL, NULL };
+
+	gyre__sys->mutex_lock(&keyed->pool->lock);
+	end_promise(keyed);
+	balance(keyed->pool, &after);
+	unlock_and(keyed->pool, &after, ring);
 }
 
 void gyre__pool_take_back(struct gyre__keyed *keyed)

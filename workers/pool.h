@@ -50,6 +50,7 @@ struct gyre__keyed {
 	uint32_t turns;			/* in a row, while others want room */
 	bool known;			/* in the table */
 	bool idle;			/* has a state, and no user */
+	bool promised;			/* given, and it is counted on */
 
 	/* Changed under both that lock and gyre__waits_lock(). */
 	bool has_room, wants;
@@ -96,7 +97,7 @@ struct gyre__pool {
 	uint32_t buckets, keys;
 	struct gyre__keyed *oldest, *newest;	/* the idle ones, by their last use */
 	_Atomic uint32_t wanting;	/* keys that want room; a hint for who looks without it */
-	uint32_t promised;		/* room for them, as idle states were told to go */
+	uint32_t promised;		/* room for them, as states were told to go */
 	uint32_t next_side;
 
 	/* Changed under both locks. */
@@ -157,6 +158,12 @@ static inline bool gyre__pool_is_wanted(struct gyre__keyed *keyed)
 	/* Relaxed: who comes to want some after it finds the state idle, and has it go. */
 	return gyre__load(&keyed->pool->wanting, relaxed) > 0;
 }
+
+/*
+ * Any thread, for the job that has given keyed: what destroys it is about to wait for a job,
+ * which may be one that wants room. So nobody counts on that promise any more.
+ */
+void gyre__pool_giver_waits(struct gyre__keyed *keyed, struct gyre__ring *ring);
 
 /* It was promised, and stays: another one's state goes, if that is still wanted. */
 void gyre__pool_take_back(struct gyre__keyed *keyed);

@@ -37,6 +37,7 @@ static struct {
 } play;
 
 static int run_task(void *arg);
+static void run_job(struct sim_job *job, struct sim_task *waiter);
 
 static uint64_t some_time(void)
 {
@@ -159,6 +160,16 @@ static void reset_state(void *value, void *arg)
 	state->user = NULL;
 }
 
+static void run_from_destroy(void)
+{
+	struct sim_job *job = sim_chance(100) ? sim_job_new(DEPTH_MAX) : NULL;
+
+	if (!job)
+		return;
+	job->awaited = true;
+	run_job(job, NULL);
+}
+
 static void destroy_state(void *value, void *arg)
 {
 	struct pool_state *state = value;
@@ -170,6 +181,8 @@ static void destroy_state(void *value, void *arg)
 			sim_fail("a state is evicted, and there is room for all");
 	}
 	begin_callback(state, "destroy");
+	state->in_callback = true;
+	run_from_destroy();
 	sim_trace("the state of key %u goes", state->key);
 	state->there = false;
 	play.there--;
