@@ -36,7 +36,7 @@
 #include "runtime.h"
 #include "workers/job.h"
 #include "workers/local.h"
-#include "workers/pool.h"
+#include "workers/keys.h"
 
 /* Whether who waits goes on once it is cancelled; of who is met twice, the most. */
 enum firm {
@@ -52,7 +52,7 @@ struct aim {
 	bool cancels;			/* task */
 	const struct gyre *rt;
 	const struct gyre__line *line;	/* any job that stands in it */
-	const struct gyre__pool *room;	/* whoever has some of it */
+	const struct gyre__keys *room;	/* whoever has some of it */
 };
 
 struct walk {
@@ -162,7 +162,7 @@ static bool is_aimed_at(const struct gyre__thread *self, const struct aim *aim)
 static void note_room(struct walk *walk, const struct gyre__job *job, const struct aim *aim)
 {
 	struct gyre__keyed *keyed = job->keyed;
-	struct gyre__pool *pool;
+	struct gyre__keys *pool;
 
 	if (!keyed || !keyed->has_room || keyed->line.first != job ||
 	    keyed->walk == walk->number)
@@ -217,10 +217,10 @@ static void walk_up_from_room(struct gyre__thread *self, enum firm firm, const s
 {
 	struct walk walk = { .number = ++walks };
 	const struct gyre__keyed *keyed;
-	const struct gyre__pool *pool;
+	const struct gyre__keys *pool;
 	struct gyre__thread *who;
 
-	for (pool = gyre__pools_crowded(); pool; pool = pool->crowded_next) {
+	for (pool = gyre__keys_crowded(); pool; pool = pool->crowded_next) {
 		if (!pool->walk_doubts)
 			continue;
 		for (keyed = pool->wants_first; keyed; keyed = keyed->wants_next)
@@ -244,15 +244,15 @@ static void walk_up_from_room(struct gyre__thread *self, enum firm firm, const s
  */
 static bool is_room_stuck(struct gyre__thread *self, enum firm firm, const struct aim *aim)
 {
-	struct gyre__pool *pool;
+	struct gyre__keys *pool;
 	bool again = true, stuck = false;
 
-	for (pool = gyre__pools_crowded(); pool; pool = pool->crowded_next)
+	for (pool = gyre__keys_crowded(); pool; pool = pool->crowded_next)
 		pool->walk_doubts = true;
 	while (again) {
 		again = stuck = false;
 		walk_up_from_room(self, firm, aim);
-		for (pool = gyre__pools_crowded(); pool; pool = pool->crowded_next) {
+		for (pool = gyre__keys_crowded(); pool; pool = pool->crowded_next) {
 			if (!pool->walk_doubts)
 				continue;
 			pool->walk_doubts = pool->walk == walks && pool->walk_met == pool->rooms;
@@ -313,7 +313,7 @@ bool gyre__circle_with_line(struct gyre__task *first, const struct gyre__line *l
 	return is_waited_for(self, firmness(self), &aim);
 }
 
-bool gyre__circle_with_room(struct gyre__task *first, const struct gyre__pool *pool)
+bool gyre__circle_with_room(struct gyre__task *first, const struct gyre__keys *pool)
 {
 	const struct aim aim = { .room = pool };
 	struct gyre__thread *self = gyre__thread_of_task(first);

@@ -28,7 +28,7 @@ bool gyre__circle_with_children(struct gyre__thread *self);
 /* For struct gyre__task_hooks: does the end of a job that stands in line wait for first? */
 bool gyre__circle_with_line(struct gyre__task *first, const struct gyre__line *line);
 /* The same: would first, who waits for room in pool, be the last of those who keep all of it? */
-bool gyre__circle_with_room(struct gyre__task *first, const struct gyre__pool *pool);
+bool gyre__circle_with_room(struct gyre__task *first, const struct gyre__keys *pool);
 /* Does a task or a helper of rt? Takes the lock itself. */
 bool gyre__circle_with_runtime(struct gyre__thread *self, const struct gyre *rt);
 

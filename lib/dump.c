@@ -21,7 +21,7 @@
 #include "text.h"
 #include "workers/job.h"
 #include "workers/offload.h"
-#include "workers/pool.h"
+#include "workers/keys.h"
 
 static const char *const phase_names[] = {
 	[GYRE__RING_RUNNING] = "running",
@@ -204,7 +204,7 @@ static void add_state(struct gyre__text *text, const struct gyre__job *job)
 }
 
 /* Those of a worker, in its own thread. */
-static void dump_pooled(struct gyre__text *text, const struct gyre__pool_side *side,
+static void dump_pooled(struct gyre__text *text, const struct gyre__keys_side *side,
 			uint64_t now_ns)
 {
 	const struct gyre__keyed *keyed;

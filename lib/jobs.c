@@ -28,7 +28,7 @@
 #include "context.h"
 #include "offload.h"
 #include "runtime.h"
-#include "workers/pool.h"
+#include "workers/keys.h"
 
 #define OPTIONS_SIZE_0_1 (offsetof(struct gyre_job_options, arg_size) + sizeof(size_t))
 #define STRUCT_SIZE_MAX 4096
@@ -217,7 +217,7 @@ static void note_giver(struct gyre__thread *self)
 	const struct gyre__job *job = gyre__thread_job(self);
 
 	if (gyre__unlikely(job && job->keyed && job->keyed->given))
-		gyre__pool_giver_waits(job->keyed, self->task ? self->worker->tasks.ring : NULL);
+		gyre__keys_giver_waits(job->keyed, self->task ? self->worker->tasks.ring : NULL);
 }
 
 /*
@@ -399,7 +399,7 @@ static enum gyre_status aim(struct gyre__thread *self, struct gyre *rt, struct g
 	/* Relaxed: who is refused below has seen the seal, which comes after it. */
 	if (gyre__thread_is_at_home(self, rt) && gyre__load(&rt->closed, relaxed))
 		only = &self->worker->tasks;
-	status = gyre__pool_enter(rt->pool, options->key, only, &handle->keyed);
+	status = gyre__keys_enter(rt->pool, options->key, only, &handle->keyed);
 	if (status != GYRE_OK)
 		return status;
 	handle->home = handle->keyed->side->tasks;
@@ -425,10 +425,10 @@ static enum gyre_status send_start(struct gyre__thread *self, struct gyre *rt,
 	if (status == GYRE_CLOSED && gyre__thread_is_at_home(self, rt)) {
 		if (gyre__ring_control(ring, batch))
 			return GYRE_OK;
-		gyre__pool_forget(handle->keyed);
+		gyre__keys_forget(handle->keyed);
 		*ret_again = true;
 	}
-	gyre__pool_leave(handle->keyed, false, self->worker ? self->worker->tasks.ring : NULL);
+	gyre__keys_leave(handle->keyed, false, self->worker ? self->worker->tasks.ring : NULL);
 	handle->keyed = NULL;
 	return status;
 }

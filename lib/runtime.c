@@ -15,7 +15,7 @@
 #include "offload.h"
 #include "ring/probe.h"
 #include "workers/offload.h"
-#include "workers/pool.h"
+#include "workers/keys.h"
 
 #define GUARD_BYTES	4096
 
@@ -264,7 +264,7 @@ static void runtime_free(struct gyre *rt)
 	gyre__offload_free(rt->offload);
 	gyre__offload_free(rt->reserve);
 	gyre__durable_close(rt->durable);
-	gyre__pool_free(rt->pool);
+	gyre__keys_free(rt->pool);
 	gyre__sys->mutex_done(&rt->close_lock);
 	gyre__free(rt);
 }
@@ -273,7 +273,7 @@ static enum gyre_status open_pool(struct gyre *rt)
 {
 	if (!rt->settings.state)
 		return GYRE_OK;
-	rt->pool = gyre__pool_open(rt->settings.pool_size, rt->settings.workers);
+	rt->pool = gyre__keys_open(rt->settings.pool_size, rt->settings.workers);
 	return rt->pool ? GYRE_OK :
 			  gyre__fail("gyre_open", GYRE_NO_MEMORY, "out of memory for a pool");
 }

@@ -22,7 +22,7 @@ struct gyre__buffer_pool;
 struct gyre__closer;
 struct gyre__durable;
 struct gyre__offload;
-struct gyre__pool;
+struct gyre__keys;
 
 struct gyre {
 	/* Read by every call, written twice in a life. */
@@ -41,7 +41,7 @@ struct gyre {
 	struct gyre__closer *closers;	/* who is waited for in turn; under gyre__waits_lock() */
 	struct gyre__buffer_pool *buffers;
 	struct gyre__durable *durable;
-	struct gyre__pool *pool;		/* of states; NULL: jobs have none */
+	struct gyre__keys *pool;		/* of states; NULL: jobs have none */
 	struct gyre__offload *offload;
 	struct gyre__offload *reserve;		/* see gyre__elsewhere() */
 	_Atomic uint32_t reserve_lasts;		/* one of its helpers has something that may last */

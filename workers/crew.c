@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "pool.h"
+#include "keys.h"
 #include "ring/sys.h"
 
 static struct gyre__worker *worker_new(const struct gyre__crew_config *config, unsigned number)
@@ -37,7 +37,7 @@ static int crew_add(struct gyre__crew *crew, const struct gyre__crew_config *con
 		return rc;
 	}
 	gyre__tasks_init(&worker->tasks, &worker->ring, &config->tasks);
-	worker->tasks.pooled = gyre__pool_side(config->tasks.pool, worker->number, &worker->tasks);
+	worker->tasks.pooled = gyre__keys_side(config->tasks.pool, worker->number, &worker->tasks);
 	crew->worker[crew->count++] = worker;
 	return 0;
 }

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "pool.h"
+#include "keys.h"
 #include "ring/sys.h"
 
 #define OWN_STACK_SIZE	((size_t)256 << 10)
@@ -44,7 +44,7 @@ void gyre__job_answer(struct gyre_job *handle, enum gyre_status status, enum gyr
 	handle->status = status;
 	handle->effect = effect;
 	if (gyre__unlikely(handle->keyed))
-		gyre__pool_leave(handle->keyed, false, ring);
+		gyre__keys_leave(handle->keyed, false, ring);
 	tell(handle, ring);
 }
 

@@ -2,7 +2,7 @@
 #include "state.h"
 
 #include "job.h"
-#include "pool.h"
+#include "keys.h"
 #include "ring/sys.h"
 #include "task.h"
 
@@ -297,7 +297,7 @@ static void give_back(struct gyre__task *task)
 	struct gyre__job *job = task->job;
 	struct gyre__keyed *keyed = job->keyed;
 
-	if (!gyre__pool_is_wanted(keyed) || !gyre__pool_asks_back(keyed, false))
+	if (!gyre__keys_is_wanted(keyed) || !gyre__keys_asks_back(keyed, false))
 		return;
 	gyre__job_release_held(task);
 	job->state = NULL;
@@ -313,11 +313,11 @@ static int evict_task(void *arg)
 
 	task->shielded = true;
 	if (keyed->line.first || !keyed->value) {
-		gyre__pool_take_back(keyed);
+		gyre__keys_take_back(keyed);
 		return 0;
 	}
 	line_up(task, &keyed->line);
-	if (gyre__pool_asks_back(keyed, true))
+	if (gyre__keys_asks_back(keyed, true))
 		destroy_promised(tasks, task, keyed);
 	return 0;
 }
@@ -336,12 +336,12 @@ void gyre__state_evict(struct gyre__tasks *tasks, struct gyre__keyed *keyed)
 		return;
 	/* Without memory for a task it goes all the same, and must not wait. */
 	if (tasks->locals.ending || keyed->line.first || !keyed->value)
-		gyre__pool_take_back(keyed);
+		gyre__keys_take_back(keyed);
 	else
-		gives = gyre__pool_asks_back(keyed, true);
+		gives = gyre__keys_asks_back(keyed, true);
 	if (gives)
 		destroy_promised(tasks, NULL, keyed);
-	gyre__pool_leave(keyed, gives, tasks->ring);
+	gyre__keys_leave(keyed, gives, tasks->ring);
 }
 
 bool gyre__states_are_left(const struct gyre__tasks *tasks)
@@ -353,9 +353,9 @@ void gyre__states_end(struct gyre__tasks *tasks)
 {
 	struct gyre__keyed *keyed;
 
-	while (gyre__states_are_left(tasks) && (keyed = gyre__pool_end(tasks->pooled))) {
+	while (gyre__states_are_left(tasks) && (keyed = gyre__keys_end(tasks->pooled))) {
 		destroy_keyed(tasks, tasks->running->task, keyed);
-		gyre__pool_leave(keyed, false, tasks->ring);
+		gyre__keys_leave(keyed, false, tasks->ring);
 	}
 }
 
@@ -379,12 +379,12 @@ void gyre__state_pass_on(struct gyre__job *job)
 	bool had_it = is_first_in_line(job);
 
 	/* A create that fails again and again must not keep others from theirs. */
-	if (had_it && keyed && !keyed->value && !keyed->given && gyre__pool_is_wanted(keyed))
-		gyre__pool_asks_back(keyed, false);
+	if (had_it && keyed && !keyed->value && !keyed->given && gyre__keys_is_wanted(keyed))
+		gyre__keys_asks_back(keyed, false);
 	if (job->line)
 		leave_line(job, false);
 	if (keyed)
-		gyre__pool_leave(keyed, had_it && keyed->given, job->home->ring);
+		gyre__keys_leave(keyed, had_it && keyed->given, job->home->ring);
 }
 
 void gyre__state_take(struct gyre__task *first)

@@ -11,7 +11,7 @@
  * line for it: the first has it, until it has ended.
  *
  * POOLED: one for each key, with a line of its own. Which keys have one, and where,
- * is the pool's to say (workers/pool.h).
+ * is the pool's to say (workers/keys.h).
  */
 #ifndef GYRE_WORKERS_STATE_H
 #define GYRE_WORKERS_STATE_H

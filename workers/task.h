@@ -33,8 +33,8 @@
 #define GYRE__NO_HANDLE		UINT32_MAX
 
 struct gyre__job;
-struct gyre__pool;
-struct gyre__pool_side;
+struct gyre__keys;
+struct gyre__keys_side;
 struct gyre__task;
 struct gyre__tasks;
 
@@ -157,7 +157,7 @@ struct gyre__task_hooks {
 	/* Under gyre__waits_lock(): does one who stands in line wait for first? */
 	bool (*line_waits_for)(struct gyre__task *first, const struct gyre__line *line);
 	/* The same: does everybody in pool who has room, if first waits for some? */
-	bool (*room_waits_for)(struct gyre__task *first, const struct gyre__pool *pool);
+	bool (*room_waits_for)(struct gyre__task *first, const struct gyre__keys *pool);
 };
 
 /* All tasks and jobs of one worker. */
@@ -178,7 +178,7 @@ struct gyre__tasks {
 	/* The caller's; NULL: jobs have no states. */
 	const struct gyre_state_type *state_type;
 	struct gyre__shared_state shared;
-	struct gyre__pool_side *pooled;		/* NULL with state_type */
+	struct gyre__keys_side *pooled;		/* NULL with state_type */
 	struct gyre__task_slot *slots;
 	uint32_t slots_used, slots_room, slots_free;
 	uint32_t serials;
@@ -205,7 +205,7 @@ struct gyre__tasks_config {
 	uint64_t stall_ns;
 	bool zero;				/* no job reads another's bytes */
 	const struct gyre_state_type *state_type;
-	struct gyre__pool *pool;	/* NULL with it */
+	struct gyre__keys *pool;	/* NULL with it */
 	struct gyre__task_hooks hooks;
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "pool.h"
+#include "keys.h"
 
 #include <string.h>
 
@@ -13,12 +13,12 @@
 struct after {
 	struct gyre__task *ready;	/* has got room */
 	struct gyre__keyed *gone;
-	struct gyre__pool_side *send;	/* nudges to these, through send_next */
+	struct gyre__keys_side *send;	/* nudges to these, through send_next */
 };
 
-static struct gyre__pool *crowded;	/* under gyre__waits_lock() */
+static struct gyre__keys *crowded;	/* under gyre__waits_lock() */
 
-struct gyre__pool *gyre__pools_crowded(void)
+struct gyre__keys *gyre__keys_crowded(void)
 {
 	return crowded;
 }
@@ -44,13 +44,13 @@ static uint64_t hash_of(const char *key, size_t len)
 	return mix(hash, word);
 }
 
-static struct gyre__keyed **bucket_of(const struct gyre__pool *pool, uint64_t hash)
+static struct gyre__keyed **bucket_of(const struct gyre__keys *pool, uint64_t hash)
 {
 	return &pool->table[hash & (pool->buckets - 1)];
 }
 
 /* Without memory to grow chains get longer, and that is all. */
-static bool table_grow(struct gyre__pool *pool)
+static bool table_grow(struct gyre__keys *pool)
 {
 	uint32_t buckets = pool->buckets ? 2 * pool->buckets : BUCKETS_FIRST, i;
 	struct gyre__keyed **old = pool->table, **table, *keyed;
@@ -90,7 +90,7 @@ static void table_remove(struct gyre__keyed *keyed)
 
 static void idle_push(struct gyre__keyed *keyed)
 {
-	struct gyre__pool *pool = keyed->pool;
+	struct gyre__keys *pool = keyed->pool;
 
 	keyed->idle = true;
 	keyed->newer = NULL;
@@ -104,7 +104,7 @@ static void idle_push(struct gyre__keyed *keyed)
 
 static void idle_remove(struct gyre__keyed *keyed)
 {
-	struct gyre__pool *pool = keyed->pool;
+	struct gyre__keys *pool = keyed->pool;
 
 	if (!keyed->idle)
 		return;
@@ -120,7 +120,7 @@ static void idle_remove(struct gyre__keyed *keyed)
 }
 
 /* Nothing is made there any more, and what is there is destroyed as it ends. */
-static bool is_gone(const struct gyre__pool_side *side)
+static bool is_gone(const struct gyre__keys_side *side)
 {
 	return side->ended || gyre__load(&side->tasks->ring->dead, relaxed);
 }
@@ -131,7 +131,7 @@ static void unknow(struct gyre__keyed *keyed)
 	idle_remove(keyed);
 }
 
-static struct gyre__keyed *find(struct gyre__pool *pool, uint64_t hash, const char *key,
+static struct gyre__keyed *find(struct gyre__keys *pool, uint64_t hash, const char *key,
 				size_t len)
 {
 	struct gyre__keyed *keyed = pool->table ? *bucket_of(pool, hash) : NULL;
@@ -147,8 +147,8 @@ static struct gyre__keyed *find(struct gyre__pool *pool, uint64_t hash, const ch
 
 /* ----------------------------------------------------------------- room -- */
 
-/* Under the lock; written with relaxed stores, for gyre__pool_is_wanted(). */
-static uint32_t wanting(struct gyre__pool *pool)
+/* Under the lock; written with relaxed stores, for gyre__keys_is_wanted(). */
+static uint32_t wanting(struct gyre__keys *pool)
 {
 	return gyre__load(&pool->wanting, relaxed);
 }
@@ -156,7 +156,7 @@ static uint32_t wanting(struct gyre__pool *pool)
 /* Both locks. */
 static void wants_push(struct gyre__keyed *keyed)
 {
-	struct gyre__pool *pool = keyed->pool;
+	struct gyre__keys *pool = keyed->pool;
 
 	if (!pool->wants_first) {
 		pool->crowded_next = crowded;
@@ -176,7 +176,7 @@ static void wants_push(struct gyre__keyed *keyed)
 /* Both locks. */
 static void wants_remove(struct gyre__keyed *keyed)
 {
-	struct gyre__pool *pool = keyed->pool, **at = &crowded;
+	struct gyre__keys *pool = keyed->pool, **at = &crowded;
 
 	if (keyed->wants_prev)
 		keyed->wants_prev->wants_next = keyed->wants_next;
@@ -198,7 +198,7 @@ static void wants_remove(struct gyre__keyed *keyed)
 /* keyed has room, or had: the next who wants some gets it. queue: and is to come again. */
 static void pass_room(struct gyre__keyed *keyed, bool queue, struct gyre__task **ret_ready)
 {
-	struct gyre__pool *pool = keyed->pool;
+	struct gyre__keys *pool = keyed->pool;
 	struct gyre__keyed *next;
 
 	gyre__waits_lock();
@@ -219,7 +219,7 @@ static void pass_room(struct gyre__keyed *keyed, bool queue, struct gyre__task *
 
 static void take_room_or_want(struct gyre__keyed *keyed)
 {
-	struct gyre__pool *pool = keyed->pool;
+	struct gyre__keys *pool = keyed->pool;
 
 	gyre__waits_lock();
 	if (pool->rooms < pool->size) {
@@ -233,7 +233,7 @@ static void take_room_or_want(struct gyre__keyed *keyed)
 
 static void nudge(struct gyre__keyed *keyed, struct after *after)
 {
-	struct gyre__pool_side *side = keyed->side;
+	struct gyre__keys_side *side = keyed->side;
 
 	keyed->users++;
 	keyed->nudge_next = NULL;
@@ -253,7 +253,7 @@ static void nudge(struct gyre__keyed *keyed, struct after *after)
  * As many idle states are told to go as room is wanted, the least recently used
  * first. By who has changed one of the numbers.
  */
-static void balance(struct gyre__pool *pool, struct after *after)
+static void balance(struct gyre__keys *pool, struct after *after)
 {
 	struct gyre__keyed *oldest;
 
@@ -268,7 +268,7 @@ static void balance(struct gyre__pool *pool, struct after *after)
 	}
 }
 
-static struct gyre__keyed *take_nudges(struct gyre__pool_side *side)
+static struct gyre__keyed *take_nudges(struct gyre__keys_side *side)
 {
 	struct gyre__keyed *first;
 
@@ -281,20 +281,20 @@ static struct gyre__keyed *take_nudges(struct gyre__pool_side *side)
 }
 
 /* Its worker has ended since, and with it what was to go. */
-static void nudge_in_vain(struct gyre__pool_side *side)
+static void nudge_in_vain(struct gyre__keys_side *side)
 {
 	struct gyre__keyed *keyed, *next;
 
 	for (keyed = take_nudges(side); keyed; keyed = next) {
 		next = keyed->nudge_next;
-		gyre__pool_take_back(keyed);
-		gyre__pool_leave(keyed, false, NULL);
+		gyre__keys_take_back(keyed);
+		gyre__keys_leave(keyed, false, NULL);
 	}
 }
 
 static bool control_nudge(struct gyre__ring *ring, struct gyre__batch *batch)
 {
-	struct gyre__pool_side *side = batch->control_arg;
+	struct gyre__keys_side *side = batch->control_arg;
 	struct gyre__keyed *keyed, *next;
 
 	(void)ring;
@@ -305,10 +305,10 @@ static bool control_nudge(struct gyre__ring *ring, struct gyre__batch *batch)
 	return false;
 }
 
-static void unlock_and(struct gyre__pool *pool, const struct after *after,
+static void unlock_and(struct gyre__keys *pool, const struct after *after,
 		       struct gyre__ring *ring)
 {
-	struct gyre__pool_side *side, *next;
+	struct gyre__keys_side *side, *next;
 
 	gyre__sys->mutex_unlock(&pool->lock);
 	if (after->ready)
@@ -323,7 +323,7 @@ static void unlock_and(struct gyre__pool *pool, const struct after *after,
 
 /* ------------------------------------------------------------- entering -- */
 
-static struct gyre__keyed *keyed_new(struct gyre__pool *pool, uint64_t hash, const char *key,
+static struct gyre__keyed *keyed_new(struct gyre__keys *pool, uint64_t hash, const char *key,
 				     size_t len)
 {
 	struct gyre__keyed *keyed = gyre__zalloc(sizeof(*keyed) + len + 1);
@@ -338,14 +338,14 @@ static struct gyre__keyed *keyed_new(struct gyre__pool *pool, uint64_t hash, con
 }
 
 /* The one with the fewest keys; NULL: all are gone. */
-static struct gyre__pool_side *choose_side(struct gyre__pool *pool)
+static struct gyre__keys_side *choose_side(struct gyre__keys *pool)
 {
-	struct gyre__pool_side *best = NULL;
+	struct gyre__keys_side *best = NULL;
 	uint32_t i;
 
 	pool->next_side = (pool->next_side + 1) % pool->workers;
 	for (i = 0; i < pool->workers; i++) {
-		struct gyre__pool_side *side;
+		struct gyre__keys_side *side;
 
 		side = &pool->side[(pool->next_side + i) % pool->workers];
 		if (!is_gone(side) && (!best || side->count < best->count))
@@ -355,7 +355,7 @@ static struct gyre__pool_side *choose_side(struct gyre__pool *pool)
 }
 
 /* Where a state has to go for it, on the same worker: nobody else need be woken for that. */
-static struct gyre__pool_side *choose_full_side(struct gyre__pool *pool)
+static struct gyre__keys_side *choose_full_side(struct gyre__keys *pool)
 {
 	const struct gyre__keyed *oldest = pool->oldest;
 
@@ -364,7 +364,7 @@ static struct gyre__pool_side *choose_full_side(struct gyre__pool *pool)
 	return oldest->side;
 }
 
-static void side_add(struct gyre__pool_side *side, struct gyre__keyed *keyed)
+static void side_add(struct gyre__keys_side *side, struct gyre__keyed *keyed)
 {
 	keyed->side = side;
 	keyed->prev = NULL;
@@ -377,7 +377,7 @@ static void side_add(struct gyre__pool_side *side, struct gyre__keyed *keyed)
 
 static void side_remove(struct gyre__keyed *keyed)
 {
-	struct gyre__pool_side *side = keyed->side;
+	struct gyre__keys_side *side = keyed->side;
 
 	if (keyed->prev)
 		keyed->prev->next = keyed->next;
@@ -389,7 +389,7 @@ static void side_remove(struct gyre__keyed *keyed)
 }
 
 /* Or else they have ended. */
-static bool all_are_dead(struct gyre__pool *pool)
+static bool all_are_dead(struct gyre__keys *pool)
 {
 	uint32_t i;
 
@@ -399,10 +399,10 @@ static bool all_are_dead(struct gyre__pool *pool)
 	return true;
 }
 
-static enum gyre_status add(struct gyre__pool *pool, struct gyre__keyed *keyed,
+static enum gyre_status add(struct gyre__keys *pool, struct gyre__keyed *keyed,
 			    struct gyre__tasks *only)
 {
-	struct gyre__pool_side *side = only ? only->pooled : choose_full_side(pool);
+	struct gyre__keys_side *side = only ? only->pooled : choose_full_side(pool);
 
 	if (!side)
 		return all_are_dead(pool) ? GYRE_WORKER_DEAD : GYRE_CLOSED;
@@ -418,7 +418,7 @@ static enum gyre_status add(struct gyre__pool *pool, struct gyre__keyed *keyed,
 }
 
 /* Its memory is got without the lock, so it is looked for again. */
-static enum gyre_status add_new(struct gyre__pool *pool, struct gyre__tasks *only,
+static enum gyre_status add_new(struct gyre__keys *pool, struct gyre__tasks *only,
 				struct gyre__keyed *fresh, struct gyre__keyed **ret,
 				struct after *after)
 {
@@ -435,7 +435,7 @@ static enum gyre_status add_new(struct gyre__pool *pool, struct gyre__tasks *onl
 	return status;
 }
 
-enum gyre_status gyre__pool_enter(struct gyre__pool *pool, const char *key,
+enum gyre_status gyre__keys_enter(struct gyre__keys *pool, const char *key,
 				  struct gyre__tasks *only, struct gyre__keyed **ret)
 {
 	size_t len = strlen(key);
@@ -486,9 +486,9 @@ static void remove_for_good(struct gyre__keyed *keyed, struct after *after)
 	after->gone = keyed;
 }
 
-void gyre__pool_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *ring)
+void gyre__keys_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *ring)
 {
-	struct gyre__pool *pool = keyed->pool;
+	struct gyre__keys *pool = keyed->pool;
 	struct after after = { NULL, NULL, NULL };
 
 	gyre__sys->mutex_lock(&pool->lock);
@@ -507,7 +507,7 @@ void gyre__pool_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *
 	unlock_and(pool, &after, ring);
 }
 
-void gyre__pool_forget(struct gyre__keyed *keyed)
+void gyre__keys_forget(struct gyre__keyed *keyed)
 {
 	gyre__sys->mutex_lock(&keyed->pool->lock);
 	unknow(keyed);
@@ -516,9 +516,9 @@ void gyre__pool_forget(struct gyre__keyed *keyed)
 
 /* ---------------------------------------------------------------- owner -- */
 
-bool gyre__pool_asks_back(struct gyre__keyed *keyed, bool promised)
+bool gyre__keys_asks_back(struct gyre__keyed *keyed, bool promised)
 {
-	struct gyre__pool *pool = keyed->pool;
+	struct gyre__keys *pool = keyed->pool;
 	struct after after = { NULL, NULL, NULL };
 	bool wanted;
 
@@ -527,7 +527,7 @@ bool gyre__pool_asks_back(struct gyre__keyed *keyed, bool promised)
 	wanted = keyed->has_room && wanting(pool) > pool->promised;
 	if (!wanted || keyed->users == 1)
 		keyed->turns = 0;
-	keyed->given = wanted && (keyed->users == 1 || ++keyed->turns >= GYRE__POOL_TURNS);
+	keyed->given = wanted && (keyed->users == 1 || ++keyed->turns >= GYRE__KEYS_TURNS);
 	if (keyed->given) {
 		keyed->turns = 0;
 		keyed->promised = true;
@@ -538,7 +538,7 @@ bool gyre__pool_asks_back(struct gyre__keyed *keyed, bool promised)
 	return keyed->given;
 }
 
-void gyre__pool_giver_waits(struct gyre__keyed *keyed, struct gyre__ring *ring)
+void gyre__keys_giver_waits(struct gyre__keyed *keyed, struct gyre__ring *ring)
 {
 	struct after after = { NULL, NULL, NULL };
 
@@ -548,7 +548,7 @@ void gyre__pool_giver_waits(struct gyre__keyed *keyed, struct gyre__ring *ring)
 	unlock_and(keyed->pool, &after, ring);
 }
 
-void gyre__pool_take_back(struct gyre__keyed *keyed)
+void gyre__keys_take_back(struct gyre__keyed *keyed)
 {
 	struct after after = { NULL, NULL, NULL };
 
@@ -558,7 +558,7 @@ void gyre__pool_take_back(struct gyre__keyed *keyed)
 	unlock_and(keyed->pool, &after, NULL);
 }
 
-struct gyre__keyed *gyre__pool_end(struct gyre__pool_side *side)
+struct gyre__keyed *gyre__keys_end(struct gyre__keys_side *side)
 {
 	struct gyre__keyed *keyed;
 
@@ -576,11 +576,11 @@ struct gyre__keyed *gyre__pool_end(struct gyre__pool_side *side)
 
 /* ----------------------------------------------------------------- life -- */
 
-struct gyre__pool *gyre__pool_open(uint32_t size, uint32_t workers)
+struct gyre__keys *gyre__keys_open(uint32_t size, uint32_t workers)
 {
-	struct gyre__pool *pool = gyre__sys->alloc(sizeof(*pool) +
+	struct gyre__keys *pool = gyre__sys->alloc(sizeof(*pool) +
 						   workers * sizeof(pool->side[0]),
-						   _Alignof(struct gyre__pool));
+						   _Alignof(struct gyre__keys));
 	uint32_t i;
 
 	if (!pool)
@@ -589,7 +589,7 @@ struct gyre__pool *gyre__pool_open(uint32_t size, uint32_t workers)
 	pool->size = size;
 	pool->workers = workers;
 	for (i = 0; i < workers; i++) {
-		struct gyre__pool_side *side = &pool->side[i];
+		struct gyre__keys_side *side = &pool->side[i];
 
 		side->pool = pool;
 		side->nudge.flags = GYRE__BATCH_CONTROL | GYRE__BATCH_RETAINED;
@@ -599,7 +599,7 @@ struct gyre__pool *gyre__pool_open(uint32_t size, uint32_t workers)
 	return pool;
 }
 
-struct gyre__pool_side *gyre__pool_side(struct gyre__pool *pool, unsigned worker,
+struct gyre__keys_side *gyre__keys_side(struct gyre__keys *pool, unsigned worker,
 					struct gyre__tasks *tasks)
 {
 	if (!pool)
@@ -608,7 +608,7 @@ struct gyre__pool_side *gyre__pool_side(struct gyre__pool *pool, unsigned worker
 	return &pool->side[worker];
 }
 
-void gyre__pool_free(struct gyre__pool *pool)
+void gyre__keys_free(struct gyre__keys *pool)
 {
 	struct gyre__keyed *keyed;
 	uint32_t i;

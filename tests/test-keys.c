@@ -9,7 +9,7 @@
 
 #include "helpers.h"
 #include "ring/sys_fault.h"
-#include "workers/pool.h"
+#include "workers/keys.h"
 
 #define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
 #define MS		UINT64_C(1000000)
@@ -537,7 +537,7 @@ TEST(room_goes_to_who_came_first)
 
 TEST(key_that_is_always_wanted_keeps_others_waiting_for_so_many_turns)
 {
-	struct gyre_job *holder, *other, *jobs[4 * GYRE__POOL_TURNS];
+	struct gyre_job *holder, *other, *jobs[4 * GYRE__KEYS_TURNS];
 	struct test_pipe pipe = test_pipe();
 	struct gyre *rt = open_pool(2, 1);
 	int mine = 1, others = 2;
@@ -553,7 +553,7 @@ TEST(key_that_is_always_wanted_keeps_others_waiting_for_so_many_turns)
 		expect_job(jobs[i], GYRE_OK);
 	for (i = 0; order[i] != others; i++)
 		;
-	expect_eq(i, GYRE__POOL_TURNS - 1);	/* the holder's was the first of them */
+	expect_eq(i, GYRE__KEYS_TURNS - 1);	/* the holder's was the first of them */
 	expect_eq(atomic_load(&created), 3);
 	expect_eq(test_stat(rt, pool_evictions), 2);
 	gyre_free(rt);

@@ -19,8 +19,8 @@
  * who asks for the key then comes after that, and there are never two states of
  * a key, but when its worker dies or the runtime is closed.
  */
-#ifndef GYRE_WORKERS_POOL_H
-#define GYRE_WORKERS_POOL_H
+#ifndef GYRE_WORKERS_KEYS_H
+#define GYRE_WORKERS_KEYS_H
 
 #include <gyre.h>
 #include <stdbool.h>
@@ -29,17 +29,17 @@
 #include "ring/ring.h"
 #include "state.h"
 
-#define GYRE__POOL_TURNS	16	/* jobs of one key in a row while other keys want room */
+#define GYRE__KEYS_TURNS	16	/* jobs of one key in a row while other keys want room */
 
-struct gyre__pool;
-struct gyre__pool_side;
+struct gyre__keys;
+struct gyre__keys_side;
 struct gyre__task;
 struct gyre__tasks;
 
 /* A key that has users, or a state, or both. */
 struct gyre__keyed {
-	struct gyre__pool *pool;
-	struct gyre__pool_side *side;	/* of the worker where it lives */
+	struct gyre__keys *pool;
+	struct gyre__keys_side *side;	/* of the worker where it lives */
 
 	/* Under the pool's lock. */
 	struct gyre__keyed *chain;	/* in its bucket */
@@ -73,21 +73,21 @@ struct gyre__keyed {
 };
 
 /* One worker's part. */
-struct gyre__pool_side {
-	struct gyre__pool *pool;
+struct gyre__keys_side {
+	struct gyre__keys *pool;
 	struct gyre__tasks *tasks;
 	/* Under the pool's lock. */
 	struct gyre__keyed *all;	/* the newest first */
 	struct gyre__keyed *nudge_first, *nudge_last;	/* idle ones that are to go */
 	uint32_t count;
 	bool nudged;			/* the batch is on its way, or about to be sent */
-	struct gyre__pool_side *send_next;
+	struct gyre__keys_side *send_next;
 	bool ended;			/* makes no states any more */
 	uint32_t states;		/* the owner's: how many live there */
 	struct gyre__batch nudge;
 };
 
-struct gyre__pool {
+struct gyre__keys {
 	union gyre__mutex lock;
 	uint32_t size, workers;		/* constant */
 	_Atomic uint32_t in_use;	/* a job has asked for a state */
@@ -105,44 +105,44 @@ struct gyre__pool {
 	struct gyre__keyed *wants_first, *wants_last;
 
 	/* Under gyre__waits_lock(). */
-	struct gyre__pool *crowded_next;	/* of those in which room is wanted */
+	struct gyre__keys *crowded_next;	/* of those in which room is wanted */
 	uint64_t walk;			/* lib/circle.c */
 	uint32_t walk_met;
 	bool walk_doubts;
 
-	struct gyre__pool_side side[];
+	struct gyre__keys_side side[];
 };
 
 /* ----------------------------------------------------------- any thread -- */
 
 /* For so many states, on so many workers. NULL: no memory. */
-struct gyre__pool *gyre__pool_open(uint32_t size, uint32_t workers);
+struct gyre__keys *gyre__keys_open(uint32_t size, uint32_t workers);
 /* No worker is left, and so no state; in a forked child whatever there is. */
-void gyre__pool_free(struct gyre__pool *pool);
+void gyre__keys_free(struct gyre__keys *pool);
 
 /* Before the worker's thread starts. pool may be NULL: NULL. */
-struct gyre__pool_side *gyre__pool_side(struct gyre__pool *pool, unsigned worker,
+struct gyre__keys_side *gyre__keys_side(struct gyre__keys *pool, unsigned worker,
 					struct gyre__tasks *tasks);
 
 /*
- * A job is about to be sent: its key, known from here on until gyre__pool_leave(), is
+ * A job is about to be sent: its key, known from here on until gyre__keys_leave(), is
  * at ret->side. only: where a new one is to be, wherever there is most room; NULL:
  * there. GYRE_WORKER_DEAD, GYRE_CLOSED: no worker is left; GYRE_NO_MEMORY.
  */
-enum gyre_status gyre__pool_enter(struct gyre__pool *pool, const char *key,
+enum gyre_status gyre__keys_enter(struct gyre__keys *pool, const char *key,
 				  struct gyre__tasks *only, struct gyre__keyed **ret);
 
 /*
  * The job has ended, or was never sent. gives: keyed->given, by the job that was first
  * in its line. ring: whose owner calls, or NULL. keyed may be gone after it.
  */
-void gyre__pool_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *ring);
+void gyre__keys_leave(struct gyre__keyed *keyed, bool gives, struct gyre__ring *ring);
 
 /* Its worker has ended, and takes no more jobs. */
-void gyre__pool_forget(struct gyre__keyed *keyed);
+void gyre__keys_forget(struct gyre__keyed *keyed);
 
 /* Those in which room is wanted, through crowded_next; under gyre__waits_lock(). */
-struct gyre__pool *gyre__pools_crowded(void);
+struct gyre__keys *gyre__keys_crowded(void);
 
 /* ---------------------------------------------------------------- owner -- */
 
@@ -150,10 +150,10 @@ struct gyre__pool *gyre__pools_crowded(void);
  * By who is first in line and about to leave it: must what it leaves go for others?
  * promised: it was promised already. True: given, and there must be no state by then.
  */
-bool gyre__pool_asks_back(struct gyre__keyed *keyed, bool promised);
+bool gyre__keys_asks_back(struct gyre__keyed *keyed, bool promised);
 
 /* A look without the lock: somebody may want room. */
-static inline bool gyre__pool_is_wanted(struct gyre__keyed *keyed)
+static inline bool gyre__keys_is_wanted(struct gyre__keyed *keyed)
 {
 	/* Relaxed: who comes to want some after it finds the state idle, and has it go. */
 	return gyre__load(&keyed->pool->wanting, relaxed) > 0;
@@ -163,12 +163,12 @@ static inline bool gyre__pool_is_wanted(struct gyre__keyed *keyed)
  * Any thread, for the job that has given keyed: what destroys it is about to wait for a job,
  * which may be one that wants room. So nobody counts on that promise any more.
  */
-void gyre__pool_giver_waits(struct gyre__keyed *keyed, struct gyre__ring *ring);
+void gyre__keys_giver_waits(struct gyre__keyed *keyed, struct gyre__ring *ring);
 
 /* It was promised, and stays: another one's state goes, if that is still wanted. */
-void gyre__pool_take_back(struct gyre__keyed *keyed);
+void gyre__keys_take_back(struct gyre__keyed *keyed);
 
 /* The worker ends: the newest that still has a state, with the caller as user; NULL: none. */
-struct gyre__keyed *gyre__pool_end(struct gyre__pool_side *side);
+struct gyre__keyed *gyre__keys_end(struct gyre__keys_side *side);
 
 #endif
