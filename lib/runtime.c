@@ -218,6 +218,7 @@ static enum gyre_status start_crew(struct gyre *rt)
 		.tasks = {
 			.stall_ns = settings->stall_ns,
 			.zero = settings->flags & GYRE_ZERO_ARENAS,
+			.arena_max = settings->arena_max,
 			.state_type = settings->state,
 			.hooks = { GYRE__THREAD_TASK_SIZE, gyre__jobs_begin_one,
 				   gyre__is_circle, gyre__thread_task_done,

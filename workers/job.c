@@ -393,6 +393,7 @@ bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg
 	handle->fn = fn;
 	handle->arg = arg;
 	handle->stack_size = LAST_STACK_SIZE;
+	handle->arena_max = tasks->arena_max;
 	handle->unref = free_last;
 	job = job_new(tasks, handle);
 	if (!job) {

@@ -207,9 +207,10 @@ static void destroy_all(struct gyre__tasks *tasks)
 	while (locals->made_count) {
 		struct gyre__local_entry *entry = locals->made[--locals->made_count];
 
+		/* First: while destroy waits, nobody else gets what it takes apart. */
+		entry->state = GYRE__LOCAL_EMPTY;
 		if (entry->copy.destroy)
 			entry->copy.destroy(entry->value);
-		entry->state = GYRE__LOCAL_EMPTY;
 	}
 	tasks->ring->guests--;
 }

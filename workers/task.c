@@ -633,6 +633,7 @@ void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
 	tasks->ring = ring;
 	tasks->hooks = config->hooks;
 	tasks->stall_ns = config->stall_ns;
+	tasks->arena_max = config->arena_max;
 	tasks->state_type = config->state_type;
 	gyre__shared_state_init(tasks);
 	tasks->slots_free = GYRE__NO_HANDLE;

@@ -170,6 +170,7 @@ struct gyre__tasks {
 	struct gyre__chunks chunks;
 	struct gyre__alarms alarms;
 	struct gyre__locals locals;
+	size_t arena_max;			/* of the worker's own job, the last one */
 	/* The caller's; NULL: jobs have no states. */
 	const struct gyre_state_type *state_type;
 	struct gyre__shared_state shared;
@@ -198,6 +199,7 @@ struct gyre__tasks {
 struct gyre__tasks_config {
 	uint64_t stall_ns;
 	bool zero;				/* no job reads another's bytes */
+	size_t arena_max;			/* of the job that destroys the worker's locals */
 	const struct gyre_state_type *state_type;
 	struct gyre__task_hooks hooks;
 };
