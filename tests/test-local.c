@@ -823,6 +823,27 @@ TEST(value_that_is_being_destroyed_is_given_to_nobody)
 	expect(!never);
 }
 
+static void destroy_panicking(void *value)
+{
+	gyre_panic("cannot destroy %p", value);
+}
+
+static void panic_in_destroy(void *arg)
+{
+	struct gyre *rt = test_open_workers(1);
+
+	(void)arg;
+	at_end[0] = (struct gyre_local)GYRE_LOCAL_INIT(create_itself, destroy_panicking,
+						       &at_end[0]);
+	test_block_on(rt, task_get_both, NULL);
+	gyre_free(rt);
+}
+
+TEST(panic_in_destroy_aborts)
+{
+	test_asserts(panic_in_destroy, NULL);
+}
+
 /* It waits for what never comes, and the time to drain ends that. */
 static void destroy_hanging(void *value)
 {

@@ -219,8 +219,9 @@ static int end_task(void *arg)
 {
 	struct gyre__tasks *tasks = arg;
 
-	/* As defers are: they may wait while there is time. */
+	/* As defers are: they may wait while there is time. A panic would leave others there. */
 	tasks->running->task->shielded = true;
+	tasks->running->task->may_not_panic = true;
 	destroy_all(tasks);
 	return 0;
 }

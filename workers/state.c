@@ -60,15 +60,10 @@ static void *create_shared(void *arg)
 /* In the worker's last task, or, without memory for that, in none. */
 static void destroy_shared(void *value)
 {
-	struct gyre__tasks *tasks = value;
+	const struct gyre__tasks *tasks = value;
 	const struct gyre_state_type *type = tasks->state_type;
-	struct gyre__task *task = tasks->running->task;
 
-	if (task)
-		task->may_not_panic = true;
 	type->destroy(tasks->shared.value, type->arg);
-	if (task)
-		task->may_not_panic = false;
 }
 
 void gyre__shared_state_init(struct gyre__tasks *tasks)

@@ -106,7 +106,7 @@ struct gyre__task {
 	bool awaits;
 	bool upper_made;			/* upper[] is in use */
 	bool needs_state;			/* before fn: see workers/state.h */
-	bool may_not_panic;			/* in reset or destroy of a state */
+	bool may_not_panic;			/* in a reset or destroy */
 	int error;				/* its errno, while it does not run */
 	struct gyre__task *job_next, *job_prev;
 	/* Who started it; NULL: the job itself, or it has ended. */
