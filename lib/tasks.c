@@ -443,12 +443,15 @@ static char *panic_text(const struct gyre__task *task, const char *format, va_li
 void gyre_panic(const char *format, ...)
 {
 	struct gyre__task *task = gyre__current_task();
+	struct gyre__thread *self = gyre__thread_look();
 	va_list args;
 	char *text;
 
 	va_start(args, format);
 	text = panic_text(task, format, args);
 	va_end(args);
+	if (self)
+		gyre__context_drop_held(self);	/* before a jump takes the frames away */
 	if (!task) {
 		gyre__offload_panic(text);	/* does not come back from an offloaded function */
 		gyre__assert_failed("gyre_panic() is called in a task or an offloaded function",

@@ -165,6 +165,7 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 	self->serves = NULL;
 	self->offloaded = NULL;
 	self->context = NULL;
+	self->context_held = NULL;
 	self->arrays = NULL;
 	self->arrays_max = 0;
 	self->last_panic = NULL;
@@ -180,6 +181,7 @@ void gyre__thread_task_done(struct gyre__task *task)
 {
 	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
 
+	gyre__context_drop_held(self);
 	gyre__context_drop(self->context);
 	gyre__free(self->arrays);
 	gyre__free(self->last_panic);

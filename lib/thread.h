@@ -20,6 +20,7 @@
 #include "workers/task.h"
 
 struct gyre__context;
+struct gyre__context_held;
 struct gyre__worker;
 struct offloaded;
 
@@ -61,6 +62,7 @@ struct gyre__thread {
 	gyre__verdict *verdicts;
 
 	struct gyre__context *context;	/* see lib/context.c */
+	struct gyre__context_held *context_held;
 
 	/*
 	 * A worker's own thread, and what runs there: whatever calls in while no task
