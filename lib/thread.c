@@ -78,8 +78,21 @@ static void thread_exit(void *value)
 	thread_free(self);
 }
 
+/* Both are leaves, and no thread holds one while it takes the other, but for this. */
+static void hold_for_fork(void)
+{
+	lock_threads();
+	gyre__waits_lock();
+}
+
+static void release_after_fork(void)
+{
+	gyre__waits_unlock();
+	unlock_threads();
+}
+
 /*
- * In a forked child, the lock held: of all threads only this one is left. The
+ * In a forked child, the locks held: of all threads only this one is left. The
  * others' contexts stay where they are: one may have been caught in a change.
  */
 static void start_over_in_child(void)
@@ -97,16 +110,19 @@ static void start_over_in_child(void)
 		self->runtime = NULL;
 		self->worker = NULL;
 		self->running = (struct gyre__running){ NULL, NULL };
+		self->helps = NULL;
+		self->serves = NULL;
+		self->offloaded = NULL;
 		gyre__store(&self->inside, NULL, relaxed);
 	}
-	unlock_threads();
+	release_after_fork();
 }
 
 /* A child forked while somebody holds the lock would find it held for ever. Under the lock. */
 static bool guard_fork(void)
 {
 	if (!fork_guarded)
-		fork_guarded = gyre__sys->at_fork(lock_threads, unlock_threads,
+		fork_guarded = gyre__sys->at_fork(hold_for_fork, release_after_fork,
 						  start_over_in_child) == 0;
 	return fork_guarded;
 }

@@ -105,6 +105,41 @@ static int task_offload_elsewhere(void *arg)
 	return 0;
 }
 
+/* On the only thread there, which is a helper no more, and keeps nothing open. */
+static void use_in_child(void *arg)
+{
+	struct gyre *rt = arg, *own;
+
+	expect_status(gyre_call(rt, prep_nop, NULL, NULL), GYRE_CLOSED);
+	expect_status(gyre_offload(rt, test_task_return, NULL, NULL), GYRE_CLOSED);
+	gyre_free(rt);
+	own = open_with_helpers(1);
+	expect_eq(offload(own, test_task_return, (void *)3), 3);
+	expect_eq(test_block_on(own, test_task_return, (void *)4), 4);
+	gyre_free(own);
+}
+
+static int offloaded_fork(void *arg)
+{
+	test_in_child(use_in_child, arg);
+	return 0;
+}
+
+static int task_offload_fork(void *arg)
+{
+	expect_eq(offload(NULL, offloaded_fork, arg), 0);
+	return 0;
+}
+
+TEST(offloaded_function_may_fork)
+{
+	struct gyre *rt = open_with_helpers(1);
+
+	expect_eq(offload(rt, offloaded_fork, rt), 0);
+	test_block_on(rt, task_offload_fork, rt);
+	gyre_free(rt);
+}
+
 TEST(scenario_13_an_offloaded_function_is_in_no_task)
 {
 	struct gyre *rt = open_with_helpers(2);
