@@ -116,6 +116,7 @@ static void describe(struct gyre_job *handle, const struct gyre__thread *self, g
 	handle->unref = NULL;
 	gyre__store(&handle->word, GYRE__JOB_RUNS, relaxed);
 	gyre__store(&handle->waited_by, NULL, relaxed);
+	gyre__store(&handle->cancel_asked, 0, relaxed);
 	handle->owned = false;
 }
 
@@ -265,7 +266,6 @@ struct spawned {
 	struct gyre_job handle;
 	struct gyre__batch start, cancel;
 	_Atomic uint32_t refs;
-	_Atomic uint32_t cancel_asked;
 	uint32_t runtime_id;
 	char copies[] __attribute__((__aligned__(16)));	/* of the argument, then of the name */
 };
@@ -485,7 +485,7 @@ static void cancel_spawned(struct spawned *spawned, const struct gyre__tasks *fr
 	struct gyre_job *handle = &spawned->handle;
 
 	/* One of all who ask sends it: whoever comes later finds it on its way. */
-	if (gyre__job_has_ended(handle) || gyre__exchange(&spawned->cancel_asked, 1, acq_rel))
+	if (gyre__job_has_ended(handle) || gyre__exchange(&handle->cancel_asked, 1, acq_rel))
 		return;
 	/* A start that is still on its way must come first: then the cancel travels behind it. */
 	if (from == handle->home && handle->job) {

@@ -219,7 +219,11 @@ int gyre_cancelled(void)
 {
 	const struct gyre__task *task = gyre__current_task();
 
-	return task && gyre__task_is_cancelled(task);
+	if (!task)
+		return 0;
+	if (!gyre__task_is_cancelled(task))
+		gyre__job_look(task->job);
+	return gyre__task_is_cancelled(task);
 }
 
 void gyre_yield(void)

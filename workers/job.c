@@ -205,6 +205,17 @@ void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason)
 	cancel_tasks(job);
 }
 
+void gyre__job_look(struct gyre__job *job)
+{
+	uint64_t deadline_ns = gyre__alarm_at(&job->home->alarms, &job->alarm);
+
+	/* Relaxed: a hint; what led to the cancel comes with that itself. */
+	if (gyre__load(&job->handle->cancel_asked, relaxed))
+		gyre__job_cancel(job, GYRE_CANCELLED);
+	else if (deadline_ns != GYRE__NEVER && deadline_ns <= gyre__sys->now_ns())
+		gyre__job_cancel(job, GYRE_TIMED_OUT);
+}
+
 void gyre__jobs_end(struct gyre__tasks *tasks, enum gyre_status reason)
 {
 	struct gyre__job *job;

@@ -59,6 +59,8 @@ struct gyre_job {
 	 */
 	_Atomic(struct gyre__thread *) waited_by;
 	bool owned;			/* by who waits: its own cancel is handed on to this job */
+	/* By any thread: a cancel is on its way to the worker, and is sent once. */
+	_Atomic uint32_t cancel_asked;
 	struct gyre__tasks *home;	/* where it runs */
 	struct gyre__job *job;		/* its worker's: while it runs there */
 	/* The upper floor's: one of its helpers has brought it about. */
@@ -124,6 +126,12 @@ bool gyre__job_start_last(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg
 
 /* Asks all of its tasks to end. reason: what its status will be. */
 void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason);
+
+/*
+ * For a task of job that does not wait, whose worker can be told of nothing meanwhile: what would
+ * cancel the job once it waits, a cancel on its way or a time-out that is over, cancels it now.
+ */
+void gyre__job_look(struct gyre__job *job);
 
 /* The end of a drain, or of the ring: all that live and all that still come. */
 void gyre__jobs_end(struct gyre__tasks *tasks, enum gyre_status reason);

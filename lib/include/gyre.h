@@ -1289,7 +1289,9 @@ void gyre_task_cancel(struct gyre_task *task);
 
 /*
  * 1 once the current task was asked to stop, in its defers, too. Else, and on
- * other threads, 0. Does not wait: long computations ask in between.
+ * other threads, 0. Does not wait: long computations ask in between, and are told
+ * of a gyre_job_cancel() by whatever thread and of their job's time-out. The end of
+ * gyre_close()'s drain shows after a wait only, such as a gyre_yield().
  *
  * Since: 0.1
  */
