@@ -153,13 +153,29 @@ void gyre__note_panic(struct gyre__thread *self, char *text)
 	self->last_panic = text;
 }
 
+/* What ended a job before its time, for a sentence that goes on. */
+static const char *why_ended(enum gyre_status status)
+{
+	switch (status) {
+	case GYRE_TIMED_OUT:
+		return "its time-out passed, and the job was cancelled";
+	case GYRE_CANCELLED:
+		return "the job was cancelled, or the runtime's time to drain is over";
+	case GYRE_WORKER_DEAD:
+		return "its worker has stopped for good";
+	default:
+		return gyre_status_name(status);
+	}
+}
+
 static enum gyre_status report_unstarted(const char *function, enum gyre_status status)
 {
 	switch (status) {
 	case GYRE_NO_MEMORY:
 		return gyre__fail(function, status,
-				  "no memory for the job's first task: its stack, its arena, or "
-				  "its place in the worker's tables, which hold %u jobs",
+				  "no memory for the job: for its stack, for the copies of its "
+				  "argument and name, which must fit into arena_max, or in the "
+				  "worker's tables, which hold %u jobs",
 				  GYRE__JOBS_MAX);
 	case GYRE_WORKER_DEAD:
 		return gyre__fail(function, status,
@@ -175,8 +191,7 @@ static enum gyre_status report_unstarted(const char *function, enum gyre_status 
 		return gyre__fail(function, status, "its state could not be made: create gave "
 				  "NULL; the job never began");
 	default:
-		return gyre__fail(function, status, "%s; the job never began",
-				  gyre_status_text(status));
+		return gyre__fail(function, status, "%s; it never began", why_ended(status));
 	}
 }
 
@@ -196,8 +211,8 @@ static enum gyre_status report_end(const char *function, struct gyre__thread *se
 		return report_unstarted(function, status);
 	if (status != GYRE_RESPONSE_LOST)
 		return gyre__fail_effect(function, status, handle->effect,
-					 "%s; what the job has done by then is done",
-					 gyre_status_text(status));
+					 "%s; what it has done by then is done",
+					 why_ended(status));
 	gyre__note_panic(self, handle->panic);
 	handle->panic = NULL;
 	return gyre__fail_effect(function, status, handle->effect, "the job panicked: %s",

@@ -140,14 +140,23 @@ void gyre__runtime_leave(struct gyre *rt)
 	gyre__thread_leave(self);
 }
 
+/* What to look at. EAGAIN is of threads that cannot be started. */
+static const char *hint_for(int error)
+{
+	if (error == -EMFILE)
+		return " (raise RLIMIT_NOFILE: a worker holds three descriptors)";
+	if (error == -EAGAIN)
+		return " (see RLIMIT_NPROC, RLIMIT_AS and pids.max of the cgroup)";
+	return "";
+}
+
 enum gyre_status gyre__fail_system(const char *function, int error, const char *step)
 {
 	if (error == -ENOMEM)
 		return gyre__fail(function, GYRE_NO_MEMORY, "%s: out of memory", step);
 	errno = -error;
 	return gyre__fail(function, GYRE_SYSTEM, "%s failed: %s%s", step, strerror(-error),
-			  error == -EMFILE ? " (raise RLIMIT_NOFILE: a worker holds three "
-			  "descriptors)" : "");
+			  hint_for(error));
 }
 
 /* ------------------------------------------------------- open and close -- */

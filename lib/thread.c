@@ -500,5 +500,5 @@ const char *gyre_last_error(void)
 		return "nothing is noted for this thread or task: it has made no call yet, or out "
 		       "of memory";
 	return self->last_status != GYRE_OK || self->remarked ? self->last_error :
-	       "no error: the last call succeeded";
+	       "no error: the last call was answered, and what the kernel said is its result";
 }

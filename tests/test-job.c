@@ -207,6 +207,7 @@ TEST(argument_that_does_not_fit_is_no_memory_and_the_job_never_began)
 			      GYRE_NO_MEMORY);
 		expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 		expect_contains(gyre_last_error(), "gyre_block_on");
+		expect_contains(gyre_last_error(), "arena_max");
 		expect_eq(result, 4711);
 	}
 	expect_eq(test_stat(rt, jobs_started), 0);
@@ -744,6 +745,7 @@ TEST(job_past_its_time_out_says_timed_out)
 	options.timeout_ns = 200 * MS;
 	expect_status(gyre_block_on(rt, test_task_sleep, NULL, &options, &result), GYRE_TIMED_OUT);
 	expect_contains(gyre_last_error(), "gyre_block_on");
+	expect_contains(gyre_last_error(), "the job was cancelled; what it has done");
 	expect_status(gyre_block_on(rt, test_task_refuse, NULL, &options, &result), GYRE_TIMED_OUT);
 	expect_eq(gyre_last_effect(), GYRE_EFFECT_UNKNOWN);
 	expect_status(gyre_spawn(rt, test_task_sleep, NULL, &options, &job), GYRE_OK);
