@@ -79,7 +79,8 @@
  * in the parent. A task may fork, too: its child goes on in the same function,
  * alone, on a plain thread that runs no task. It must exec or _exit(), and may
  * neither return from that function, nor panic, nor free the runtime on whose
- * stack it stands.
+ * stack it stands. The same goes for a function that gyre_offload() runs, but that
+ * it may free the runtime.
  *
  * LEAVING. No function is a cancellation point of pthread_cancel(). Leaving a
  * task or a callback by longjmp(), pthread_exit() or a C++ exception is
@@ -532,7 +533,8 @@ enum gyre_status gyre_close(struct gyre *rt);
  * frees it. The last use of rt, by one thread; NULL is fine. No call may begin
  * once this has: where other threads may still be about to call, gyre_close()
  * first, and free when they have all been told that it is closed. Buffers must
- * have been put back before. Not in a prep callback, nor in a task of rt.
+ * have been put back before. Not in a prep callback, nor in a task of rt, where it
+ * aborts the process: functions of atexit(3) run there, too, if a task calls exit(3).
  *
  * Where gyre_close() would answer GYRE_WOULD_DEADLOCK for what waits for the
  * caller, rt is closed as far as that goes, and not freed: gyre_last_status() says
