@@ -84,7 +84,9 @@
  *
  * LEAVING. No function is a cancellation point of pthread_cancel(). Leaving a
  * task or a callback by longjmp(), pthread_exit() or a C++ exception is
- * undefined.
+ * undefined. Within a task exceptions may be thrown and caught, but no call that
+ * waits may stand in a catch block, nor in a destructor that an exception runs:
+ * which exceptions are being handled is the worker's, and shared by its tasks.
  *
  * DESCRIPTORS. Each worker holds three: its ring, an eventfd, one end of a
  * pipe. Threads that call hold none, and tasks neither.
