@@ -69,9 +69,9 @@ sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scen
 	scenario_crowd, scenario_free, scenario_close_fd, scenario_leave, scenario_sync,
 	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_jobs,
 	scenario_jobs_close, scenario_jobs_death, scenario_jobs_apart, scenario_jobs_cancel,
-	scenario_jobs_stubborn, scenario_jobs_visit, scenario_circles, scenario_circles_close,
-	scenario_program, scenario_program_task,
-	scenario_offload, scenario_streams, scenario_streams_death, scenario_states,
+	scenario_jobs_stubborn, scenario_jobs_visit, scenario_waiters, scenario_circles,
+	scenario_circles_close, scenario_program, scenario_program_task, scenario_offload,
+	scenario_streams, scenario_streams_death, scenario_states,
 	scenario_states_close, scenario_states_death;
 
 #endif
