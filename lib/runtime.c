@@ -348,10 +348,15 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
 	return status == GYRE_OK ? gyre__succeed() : status;
 }
 
-/* The first closer stops the crew, the others come after it and find it done. */
-static void close_once(struct gyre *rt)
+/*
+ * The first closer stops the crew, the others come after it and find it done. A helper
+ * waits here for tasks, which may need one of its pool. self may be NULL.
+ */
+static void close_once(struct gyre__thread *self, struct gyre *rt)
 {
 	gyre__store(&rt->closed, 1, seq_cst);
+	if (self)
+		gyre__helper_waits(self);
 	gyre__sys->mutex_lock(&rt->close_lock);
 	if (!rt->stopped) {
 		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
@@ -361,6 +366,8 @@ static void close_once(struct gyre *rt)
 		rt->stopped = true;
 	}
 	gyre__sys->mutex_unlock(&rt->close_lock);
+	if (self)
+		gyre__helper_goes_on(self);
 }
 
 static void seal(struct gyre *rt)
@@ -422,7 +429,7 @@ enum gyre_status gyre_close(struct gyre *rt)
 	if (!gyre__closer_begin(&closer, self, rt))
 		return close_from_inside("gyre_close", rt, "");
 	gyre__store(&self->inside, rt, seq_cst);
-	close_once(rt);
+	close_once(self, rt);
 	gyre__closer_end(&closer, rt);
 	gyre__thread_leave(self);
 	return gyre__succeed();
@@ -460,7 +467,7 @@ static void free_here(struct gyre__thread *self, struct gyre *rt)
 		close_from_inside("gyre_free", rt, "; it is not freed");
 		return;
 	}
-	close_once(rt);
+	close_once(self, rt);
 	gyre__runtime_unlist(rt);
 	gyre__threads_leave(rt);
 	gyre__closer_end(&closer, rt);
