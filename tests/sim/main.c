@@ -75,6 +75,9 @@ static const struct sim_scenario scenario_table[] = {
 	{ "program", "one thread that calls each function of the library", scenario_program,
 	  false },
 	{ "program-task", "a task that calls what only tasks can", scenario_program_task, false },
+	{ "helpers", "few helpers, asked by those for whom they wait", scenario_helpers, false },
+	{ "helpers-reserve", "those for the library's own calls, where all others are busy",
+	  scenario_helpers_reserve, false },
 	{ "offload", "threads that push work to helpers, and others that close the pool",
 	  scenario_offload, false },
 };

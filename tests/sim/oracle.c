@@ -50,6 +50,7 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_CIRCLE_REFUSED] = "circle of waits refused",
 	[SIM_TASK_DROPPED] = "task dropped", [SIM_WOKEN_FOR_NOTHING] = "woken up for nothing",
 	[SIM_STATE_MADE] = "state made", [SIM_STATE_RESET] = "state reset",
+	[SIM_HELPERS_ALL_WAIT] = "all helpers wait, and one is asked",
 	[SIM_STATE_CIRCLE] = "state would be waited for in a circle",
 };
 

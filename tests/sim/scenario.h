@@ -36,6 +36,9 @@ bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret);
 /* The same, with states that its jobs run on. */
 bool sim_open_with_states(unsigned workers, uint64_t drain_ns, const struct gyre_state_type *type,
 			  struct gyre **ret);
+/* The same, with so many helpers at most. */
+bool sim_open_with_helpers(unsigned workers, unsigned helpers, uint64_t drain_ns,
+			   struct gyre **ret);
 extern bool sim_arenas_are_zero;	/* of the latest: no job sees what another one has left */
 /* Notes the fact for the oracle, and closes. */
 void sim_close_runtime(struct gyre *rt);
@@ -71,6 +74,7 @@ sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scen
 	scenario_jobs_close, scenario_jobs_death, scenario_jobs_apart, scenario_jobs_cancel,
 	scenario_jobs_stubborn, scenario_jobs_visit, scenario_waiters, scenario_circles,
 	scenario_circles_close, scenario_program, scenario_program_task, scenario_offload,
+	scenario_helpers, scenario_helpers_reserve,
 	scenario_streams, scenario_streams_death, scenario_states,
 	scenario_states_close, scenario_states_death;
 
