@@ -3,6 +3,9 @@
  * A call to a helper lies on its caller's stack, as the caller waits for it
  * whatever happens: what runs there cannot be cut off. The helper is a thread
  * with a record of its own, so all that it calls takes it for a plain thread.
+ *
+ * Modelled in tests/models/relieve.pml: count_waiting(), relieve(), refuse_left(),
+ * gyre__helper_waits(), gyre__helper_goes_on(), offload().
  */
 #include "offload.h"
 

@@ -9,7 +9,8 @@
  * start a thread.
  *
  * Modelled in tests/models/offload.pml: gyre__offload_push(), tell_idle(),
- * helper_sleep(), helper_work(), helper_leave(), gyre__offload_close().
+ * helper_sleep(), helper_work(), helper_leave(), gyre__offload_close(); and in
+ * tests/models/relieve.pml gyre__offload_relieve(), against the same.
  */
 #ifndef GYRE_WORKERS_OFFLOAD_H
 #define GYRE_WORKERS_OFFLOAD_H
