@@ -166,8 +166,11 @@ struct gyre__thread *gyre__thread_make(void)
 struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 {
 	const struct gyre__thread *thread = gyre__self();
-	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
+	struct gyre__thread *self;
 
+	if (gyre__unlikely(!task->top))
+		gyre__task_settle(task);
+	self = (struct gyre__thread *)(void *)task->top->upper;
 	gyre__task_waiter_init(&self->task_waiter, task);
 	self->task = task;
 	self->runtime = thread->runtime;
@@ -195,7 +198,7 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 
 void gyre__thread_task_done(struct gyre__task *task)
 {
-	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
+	struct gyre__thread *self = (struct gyre__thread *)(void *)task->top->upper;
 
 	gyre__context_drop_held(self);
 	gyre__context_drop(self->context);

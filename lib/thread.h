@@ -109,7 +109,7 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task);
 /* A task's; made if need be, which cannot fail. */
 static inline struct gyre__thread *gyre__thread_of_task(struct gyre__task *task)
 {
-	return gyre__likely(task->upper_made) ? (struct gyre__thread *)(void *)task->upper :
+	return gyre__likely(task->upper_made) ? (struct gyre__thread *)(void *)task->top->upper :
 						gyre__thread_make_for_task(task);
 }
 

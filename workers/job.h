@@ -99,6 +99,7 @@ struct gyre__job {
 	struct gyre__job *line_next, *line_prev;
 	const char *name;
 	size_t stack_size;		/* of tasks that it starts */
+	unsigned stack_class;
 	struct gyre__alarm alarm;	/* its time-out */
 	uint64_t cancel_ns;		/* since when its tasks are cancelled; 0: they are not */
 	/* Why, if not for the end of the first one; GYRE_OK: that. */
@@ -113,10 +114,6 @@ struct gyre__job {
 
 /* Starts what handle describes, or answers it at once. */
 void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle);
-
-/* One more task of job, READY; see gyre__task_start(). */
-struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
-				void *arg, struct gyre_task **ret_handle);
 
 /*
  * The last job of a worker that ends: its own, whatever else may not begin any more. False: no
@@ -139,9 +136,37 @@ void gyre__jobs_end(struct gyre__tasks *tasks, enum gyre_status reason);
 /* A task of job has panicked: the text of the first one is kept. Takes text over. */
 void gyre__job_panic(struct gyre__job *job, char *text);
 
+void gyre__job_end_of_first(struct gyre__job *job, enum gyre__task_end end, int result);
+void gyre__job_end(struct gyre__job *job);
+
 /* For task.c: task is at its end. The job may be gone after this. */
-void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
-			  enum gyre__task_end end, int result);
+static inline void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
+					enum gyre__task_end end, int result)
+{
+	if (task->job_prev)
+		task->job_prev->job_next = task->job_next;
+	else
+		job->tasks = task->job_next;
+	if (task->job_next)
+		task->job_next->job_prev = task->job_prev;
+	job->live--;
+	if (gyre__unlikely(task == job->first))
+		gyre__job_end_of_first(job, end, result);
+	if (gyre__unlikely(job->live == 0))
+		gyre__job_end(job);
+}
+
+/* For task.c: task is one of job's. */
+static inline void gyre__job_task_begins(struct gyre__job *job, struct gyre__task *task)
+{
+	task->cancel_ns = job->cancel_ns;	/* who comes too late is told at once */
+	task->job_prev = NULL;
+	task->job_next = job->tasks;
+	if (job->tasks)
+		job->tasks->job_prev = task;
+	job->tasks = task;
+	job->live++;
+}
 
 void gyre__job_hold(struct gyre__job *job, struct gyre__held *held,
 		    void (*release)(struct gyre__held *held));
@@ -158,6 +183,21 @@ void gyre__job_release_held(struct gyre__task *last);
 static inline uint32_t *gyre__job_unjoined(struct gyre__job *job)
 {
 	return &job->unjoined;
+}
+
+/* A slot that has ended was joined: its handle means nothing any more. */
+static inline void gyre__task_slot_free(struct gyre__tasks *tasks, struct gyre__task_slot *slot)
+{
+	struct gyre__task_slot *slots = tasks->slots;
+	uint32_t index = (uint32_t)(slot - slots), next = slot->next;
+	uint32_t *list = gyre__job_unjoined(slot->owner);
+
+	GYRE_ASSERT(slot->ended);
+	if (*list == index)
+		*list = next == index ? GYRE__NO_HANDLE : next;
+	slots[slot->prev].next = next;
+	slots[next].prev = slot->prev;
+	gyre__task_slot_release(tasks, index);
 }
 
 /* ----------------------------------------------------------- any thread -- */

@@ -87,7 +87,7 @@ static void let_them_look(struct gyre__local_entry *entry)
 	struct gyre__task *task;
 
 	while ((task = entry->waiting)) {
-		entry->waiting = task->local_next;
+		entry->waiting = task->top->local_next;
 		task->local_waits = NULL;
 		gyre__task_ready(task);
 	}
@@ -141,8 +141,8 @@ static void interrupt_wait(struct gyre__task *task, struct gyre__wait *wait)
 	(void)wait;
 	gyre__waits_lock();
 	while (*at != task)
-		at = &(*at)->local_next;
-	*at = task->local_next;
+		at = &(*at)->top->local_next;
+	*at = task->top->local_next;
 	gyre__waits_unlock();
 	task->local_waits = NULL;
 	gyre__task_ready(task);
@@ -158,7 +158,7 @@ static bool wait_for_maker(struct gyre__task *task, struct gyre__local_entry *en
 	circle = task->home->hooks.is_circle(entry->maker, task);
 	if (!circle) {
 		task->local_waits = entry;
-		task->local_next = entry->waiting;
+		task->top->local_next = entry->waiting;
 		entry->waiting = task;
 	}
 	gyre__waits_unlock();
