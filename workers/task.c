@@ -234,6 +234,7 @@ bool gyre__tasks_run(struct gyre__tasks *tasks)
 		did = true;
 	}
 	tasks->ring->guest_deadline_ns = gyre__alarms_next(&tasks->alarms);
+	tasks->ring->guests_ready = tasks->ready_head != NULL;
 	return did;
 }
 
