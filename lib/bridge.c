@@ -147,9 +147,9 @@ static enum gyre_status report_verdict(const char *function, gyre__verdict verdi
 	if (status == GYRE_INVALID || status == GYRE_UNSUPPORTED)
 		return gyre__fail_effect(function, status, effect, "%s",
 					 gyre__refusal_text((enum gyre__refusal)result.res));
-	return gyre__fail_effect(function, status, effect, "%s; %s", gyre_status_text(status),
-				 effect == GYRE_EFFECT_NONE ? "the kernel never saw it" :
-				 "it may have happened, wholly or in part");
+	return gyre__fail_effect(function, status, effect, "%s %s", gyre_status_text(status),
+				 effect == GYRE_EFFECT_NONE ? "The kernel never saw it." :
+				 "It may have happened, wholly or in part.");
 }
 
 /* ----------------------------------------------------------- one op -- */

@@ -120,7 +120,7 @@ static void meet_waiter(struct walk *walk, const struct gyre__thread *from,
 static struct gyre__thread *record_of(struct gyre__task *task)
 {
 	GYRE_ASSERT(task->upper_made);
-	return (struct gyre__thread *)(void *)task->upper;
+	return (struct gyre__thread *)(void *)task->top->upper;
 }
 
 static void meet_closers(struct walk *walk, const struct gyre *rt, enum firm firm)
@@ -189,7 +189,7 @@ static void look_up_from_task(struct walk *walk, const struct gyre__thread *self
 	if (task->parent && task->parent->joins_all)
 		meet_waiter(walk, self, record_of(task->parent), true);
 	for (entry = task->local_makes; entry; entry = entry->outer)
-		for (waiter = entry->waiting; waiter; waiter = waiter->local_next)
+		for (waiter = entry->waiting; waiter; waiter = waiter->top->local_next)
 			meet_waiter(walk, self, record_of(waiter), false);
 	meet_closers(walk, self->runtime, (enum firm)self->firm);
 	if (!task->is_first && self->firm == GIVES_WAY)

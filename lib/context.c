@@ -275,15 +275,33 @@ void gyre_context_clear(void)
 	gyre__context_drop(context);
 }
 
-/* Owned meanwhile: what fn changes, it changes in a copy. */
+void gyre__context_drop_held(struct gyre__thread *self)
+{
+	struct gyre__context_held *held;
+
+	while ((held = self->context_held)) {
+		self->context_held = held->outer;
+		gyre__context_drop(held->context);
+	}
+}
+
+/*
+ * Owned meanwhile: what fn changes, it changes in a copy. And noted, for a task or an offloaded
+ * function that ends in there.
+ */
 void gyre_context_each(void (*fn)(const char *name, const char *value, void *arg), void *arg)
 {
-	struct gyre__context *context = fn ? gyre__context_share(current()) : NULL;
+	struct gyre__context_held held = { .context = fn ? current() : NULL };
+	struct gyre__thread *self = gyre__thread_look();
 	unsigned i;
 
-	if (!context)
+	if (!held.context)
 		return;
-	for (i = 0; i < context->count; i++)
-		fn(context->pairs[i]->name, context->pairs[i]->value, arg);
-	gyre__context_drop(context);
+	gyre__context_share(held.context);
+	held.outer = self->context_held;
+	self->context_held = &held;
+	for (i = 0; i < held.context->count; i++)
+		fn(held.context->pairs[i]->name, held.context->pairs[i]->value, arg);
+	self->context_held = held.outer;
+	gyre__context_drop(held.context);
 }

@@ -122,6 +122,7 @@ static void describe(struct gyre_job *handle, const struct gyre__thread *self, g
 	handle->unref = NULL;
 	gyre__store(&handle->word, GYRE__JOB_RUNS, relaxed);
 	gyre__store(&handle->waited_by, NULL, relaxed);
+	gyre__store(&handle->cancel_asked, 0, relaxed);
 	handle->owned = false;
 }
 
@@ -158,13 +159,29 @@ void gyre__note_panic(struct gyre__thread *self, char *text)
 	self->last_panic = text;
 }
 
+/* What ended a job before its time, for a sentence that goes on. */
+static const char *why_ended(enum gyre_status status)
+{
+	switch (status) {
+	case GYRE_TIMED_OUT:
+		return "its time-out passed, and the job was cancelled";
+	case GYRE_CANCELLED:
+		return "the job was cancelled, or the runtime's time to drain is over";
+	case GYRE_WORKER_DEAD:
+		return "its worker has stopped for good";
+	default:
+		return gyre_status_name(status);
+	}
+}
+
 static enum gyre_status report_unstarted(const char *function, enum gyre_status status)
 {
 	switch (status) {
 	case GYRE_NO_MEMORY:
 		return gyre__fail(function, status,
-				  "no memory for the job's first task: its stack, its arena, or "
-				  "its place in the worker's tables, which hold %u jobs",
+				  "no memory for the job: for its stack, for the copies of its "
+				  "argument and name, which must fit into arena_max, or in the "
+				  "worker's tables, which hold %u jobs",
 				  GYRE__JOBS_MAX);
 	case GYRE_WORKER_DEAD:
 		return gyre__fail(function, status,
@@ -180,8 +197,7 @@ static enum gyre_status report_unstarted(const char *function, enum gyre_status 
 		return gyre__fail(function, status, "its state could not be made: create gave "
 				  "NULL; the job never began");
 	default:
-		return gyre__fail(function, status, "%s; the job never began",
-				  gyre_status_text(status));
+		return gyre__fail(function, status, "%s; it never began", why_ended(status));
 	}
 }
 
@@ -201,8 +217,8 @@ static enum gyre_status report_end(const char *function, struct gyre__thread *se
 		return report_unstarted(function, status);
 	if (status != GYRE_RESPONSE_LOST)
 		return gyre__fail_effect(function, status, handle->effect,
-					 "%s; what the job has done by then is done",
-					 gyre_status_text(status));
+					 "%s; what it has done by then is done",
+					 why_ended(status));
 	gyre__note_panic(self, handle->panic);
 	handle->panic = NULL;
 	return gyre__fail_effect(function, status, handle->effect, "the job panicked: %s",
@@ -282,7 +298,6 @@ struct spawned {
 	struct gyre_job handle;
 	struct gyre__batch start, cancel;
 	_Atomic uint32_t refs;
-	_Atomic uint32_t cancel_asked;
 	uint32_t runtime_id;
 	char copies[] __attribute__((__aligned__(16)));	/* of the argument, then of the name */
 };
@@ -557,7 +572,7 @@ static void cancel_spawned(struct spawned *spawned, const struct gyre__tasks *fr
 	struct gyre_job *handle = &spawned->handle;
 
 	/* One of all who ask sends it: whoever comes later finds it on its way. */
-	if (gyre__job_has_ended(handle) || gyre__exchange(&spawned->cancel_asked, 1, acq_rel))
+	if (gyre__job_has_ended(handle) || gyre__exchange(&handle->cancel_asked, 1, acq_rel))
 		return;
 	/* A start that is still on its way must come first: then the cancel travels behind it. */
 	if (from == handle->home && handle->job) {

@@ -3,6 +3,9 @@
  * A call to a helper lies on its caller's stack, as the caller waits for it
  * whatever happens: what runs there cannot be cut off. The helper is a thread
  * with a record of its own, so all that it calls takes it for a plain thread.
+ *
+ * Modelled in tests/models/relieve.pml: count_waiting(), relieve(), refuse_left(),
+ * gyre__helper_waits(), gyre__helper_goes_on(), offload().
  */
 #include "offload.h"
 
@@ -28,7 +31,7 @@ struct offloaded {
 	jmp_buf base;			/* where a panic ends */
 
 	int result;
-	bool refused;			/* it has not run: no memory */
+	enum gyre_status refused;	/* it has not run, and why; GYRE_OK: it has */
 	bool panicked;
 	char *panic;
 	enum gyre_status last_status;	/* own: of the helper's last call */
@@ -94,9 +97,9 @@ static void tell(struct gyre__thread *caller)
 		gyre__reply_give(&caller->reply);
 }
 
-static void refuse(struct offloaded *call)
+static void refuse(struct offloaded *call, enum gyre_status why)
 {
-	call->refused = true;
+	call->refused = why;
 	gyre__context_drop(call->context);
 }
 
@@ -112,7 +115,7 @@ static void run(struct gyre__offload_work *work)
 	if (self)
 		run_here(call, self);
 	else
-		refuse(call);
+		refuse(call, GYRE_NO_MEMORY);
 	tell(call->caller);
 }
 
@@ -132,12 +135,12 @@ void gyre__offload_panic(char *text)
 	longjmp(call->base, 1);
 }
 
-/* ------------------------------------------------------------- the caller -- */
+/* ----------------------------------------------------- a way to a helper -- */
 
 /* All helpers wait for something that may be waiting for this: nobody would ever run it. */
-static bool nobody_is_free(struct gyre *rt)
+static bool all_wait(struct gyre *rt, unsigned besides)
 {
-	return gyre__load(&rt->helpers_waiting, seq_cst) >= rt->settings.offload_threads;
+	return gyre__load(&rt->helpers_waiting, seq_cst) + besides >= rt->settings.offload_threads;
 }
 
 static enum gyre_status refuse_deadlock(const char *function, const struct gyre *rt)
@@ -146,11 +149,21 @@ static enum gyre_status refuse_deadlock(const char *function, const struct gyre 
 			  "others already: raise offload_threads", rt->settings.offload_threads);
 }
 
+static enum gyre_status report_refused(const char *function, const struct gyre *rt,
+				       enum gyre_status why)
+{
+	if (why == GYRE_WOULD_DEADLOCK)
+		return refuse_deadlock(function, rt);
+	if (why == GYRE_CLOSED)
+		return gyre__fail(function, GYRE_CLOSED, "the runtime was closed meanwhile");
+	return gyre__fail(function, GYRE_NO_MEMORY, "no memory for a helper thread or its record");
+}
+
 static enum gyre_status report_unpushed(const char *function, struct gyre *rt, int rc)
 {
 	if (rc == -ESHUTDOWN)
 		return gyre__fail(function, GYRE_CLOSED, "the runtime is closed");
-	if (nobody_is_free(rt))
+	if (rc == -EDEADLK)
 		return refuse_deadlock(function, rt);
 	return gyre__fail_system(function, rc, "start of a helper thread");
 }
@@ -183,27 +196,94 @@ static bool may_last(struct gyre *rt, enum gyre__call_kind kind)
 	return kind == GYRE__CALL_BRIEF || gyre__cas(&rt->reserve_lasts, &nobody, 1, acq_rel);
 }
 
-/* The library's own: to whoever is free, then to the reserve, and in the end to whoever will be. */
+static int push_to_reserve(struct offloaded *call)
+{
+	struct gyre *rt = call->rt;
+	int rc;
+
+	if (!may_last(rt, call->kind))
+		return -EDEADLK;
+	call->lasts = call->kind != GYRE__CALL_BRIEF;
+	rc = gyre__offload_push(rt->reserve, &call->work, call->lasts ? NULL : &rt->reserve_lasts);
+	if (rc < 0)
+		end_lasting(call);
+	return rc;
+}
+
+/*
+ * The library's own: to whoever is free, then to the reserve, and in the end to whoever
+ * will be. Who waits will not: it may wait for this very call.
+ */
 static int push_own(struct offloaded *call)
 {
 	struct gyre *rt = call->rt;
 	int rc = gyre__offload_push(rt->offload, &call->work, &gyre__offload_everybody);
 
-	if (rc >= 0 || rc == -ESHUTDOWN)
-		return rc;
-	if (may_last(rt, call->kind)) {
-		call->lasts = call->kind != GYRE__CALL_BRIEF;
-		rc = gyre__offload_push(rt->reserve, &call->work,
-					call->lasts ? NULL : &rt->reserve_lasts);
-		if (rc >= 0)
-			return rc;
-		end_lasting(call);
-	}
-	/* Where another helper could not be started, who waits may wait for this very call. */
-	return gyre__offload_push(rt->offload, &call->work,
-				  gyre__thread_is_helped(call->caller) || !nobody_is_free(rt) ?
-				  &rt->helpers_waiting : NULL);
+	if (rc < 0 && rc != -ESHUTDOWN)
+		rc = push_to_reserve(call);
+	if (rc < 0 && rc != -ESHUTDOWN)
+		rc = push_user(call);
+	return rc;
 }
+
+/* ---------------------------------------------------- helpers that wait -- */
+
+/* The helpers of offload_threads: the reserve does not count, and is not counted on. */
+static bool is_counted(const struct gyre__thread *self)
+{
+	return self->helps && !self->offloaded->lasts;
+}
+
+/* Before it asks for what it will wait for: so that this is not left to itself. */
+static void count_waiting(struct gyre__thread *self)
+{
+	if (is_counted(self))
+		gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
+}
+
+/*
+ * Nobody will come to it: all that could wait, maybe for this. What the library does may
+ * find a place in the reserve by now.
+ */
+static void refuse_left(struct offloaded *call, int why)
+{
+	if (call->own && push_to_reserve(call) >= 0)
+		return;
+	refuse(call, why == -EDEADLK ? GYRE_WOULD_DEADLOCK :
+		     why == -ESHUTDOWN ? GYRE_CLOSED : GYRE_NO_MEMORY);
+	tell(call->caller);
+}
+
+/* Once it is sure that it will wait: what is queued is not left to it, either. */
+static void relieve(struct gyre__thread *self)
+{
+	struct gyre__offload_work *left = NULL;
+	struct offloaded *call;
+	int rc;
+
+	if (!is_counted(self))
+		return;
+	rc = gyre__offload_relieve(self->helps->offload, &self->helps->helpers_waiting, &left);
+	while (left) {
+		call = gyre__container_of(left, struct offloaded, work);
+		left = left->next;
+		refuse_left(call, rc);
+	}
+}
+
+void gyre__helper_waits(struct gyre__thread *self)
+{
+	count_waiting(self);
+	relieve(self);
+}
+
+void gyre__helper_goes_on(struct gyre__thread *self)
+{
+	if (is_counted(self))
+		gyre__fetch_sub(&self->helps->helpers_waiting, 1, seq_cst);
+}
+
+/* ------------------------------------------------------------- the caller -- */
 
 /* GYRE_OK: it has run. */
 static enum gyre_status call_and_wait(const char *function, struct gyre__thread *self,
@@ -228,39 +308,14 @@ static enum gyre_status call_and_wait(const char *function, struct gyre__thread 
 		gyre__context_drop(call->context);
 		return report_unpushed(function, rt, rc);
 	}
+	relieve(self);
 	if (self->task)
 		gyre__task_park(self->task, &wait);
 	else
 		gyre__reply_await(&self->reply);
 	note_wait(self, false);
 	end_lasting(call);
-	if (call->refused)
-		return gyre__fail(function, GYRE_NO_MEMORY, "no memory for a helper thread "
-				  "or its record");
-	return GYRE_OK;
-}
-
-void gyre__helper_waits(struct gyre__thread *self)
-{
-	struct gyre__offload_work *left;
-	struct offloaded *call;
-
-	if (!self->helps)
-		return;
-	gyre__fetch_add(&self->helps->helpers_waiting, 1, seq_cst);
-	left = gyre__offload_relieve(self->helps->offload, &self->helps->helpers_waiting);
-	while (left) {
-		call = gyre__container_of(left, struct offloaded, work);
-		left = left->next;
-		refuse(call);
-		tell(call->caller);
-	}
-}
-
-void gyre__helper_goes_on(struct gyre__thread *self)
-{
-	if (self->helps)
-		gyre__fetch_sub(&self->helps->helpers_waiting, 1, seq_cst);
+	return call->refused == GYRE_OK ? GYRE_OK : report_refused(function, rt, call->refused);
 }
 
 static enum gyre_status offload(struct gyre__thread *self, struct gyre *rt, gyre_task_fn *fn,
@@ -271,11 +326,11 @@ static enum gyre_status offload(struct gyre__thread *self, struct gyre *rt, gyre
 
 	if (!fn)
 		return gyre__fail("gyre_offload", GYRE_INVALID, "fn is NULL");
-	gyre__helper_waits(self);
-	if (nobody_is_free(rt))
-		status = refuse_deadlock("gyre_offload", rt);
-	else
-		status = call_and_wait("gyre_offload", self, rt, &call);
+	/* Here already: who is counted keeps others from coming, though it goes on at once. */
+	if (all_wait(rt, is_counted(self) && self->helps == rt))
+		return refuse_deadlock("gyre_offload", rt);
+	count_waiting(self);
+	status = call_and_wait("gyre_offload", self, rt, &call);
 	gyre__helper_goes_on(self);
 	if (status != GYRE_OK)
 		return status;

@@ -141,14 +141,23 @@ void gyre__runtime_leave(struct gyre *rt)
 	gyre__thread_leave(self);
 }
 
+/* What to look at. EAGAIN is of threads that cannot be started. */
+static const char *hint_for(int error)
+{
+	if (error == -EMFILE)
+		return " (raise RLIMIT_NOFILE: a worker holds three descriptors)";
+	if (error == -EAGAIN)
+		return " (see RLIMIT_NPROC, RLIMIT_AS and pids.max of the cgroup)";
+	return "";
+}
+
 enum gyre_status gyre__fail_system(const char *function, int error, const char *step)
 {
 	if (error == -ENOMEM)
 		return gyre__fail(function, GYRE_NO_MEMORY, "%s: out of memory", step);
 	errno = -error;
 	return gyre__fail(function, GYRE_SYSTEM, "%s failed: %s%s", step, strerror(-error),
-			  error == -EMFILE ? " (raise RLIMIT_NOFILE: a worker holds three "
-			  "descriptors)" : "");
+			  hint_for(error));
 }
 
 /* ------------------------------------------------------- open and close -- */
@@ -219,6 +228,7 @@ static enum gyre_status start_crew(struct gyre *rt)
 		.tasks = {
 			.stall_ns = settings->stall_ns,
 			.zero = settings->flags & GYRE_ZERO_ARENAS,
+			.arena_max = settings->arena_max,
 			.state_type = settings->state,
 			.pool = rt->pool,
 			.hooks = { GYRE__THREAD_TASK_SIZE, gyre__jobs_begin_one,
@@ -353,10 +363,15 @@ enum gyre_status gyre_open(const struct gyre_options *options, struct gyre **ret
 	return status == GYRE_OK ? gyre__succeed() : status;
 }
 
-/* The first closer stops the crew, the others come after it and find it done. */
-static void close_once(struct gyre *rt)
+/*
+ * The first closer stops the crew, the others come after it and find it done. A helper
+ * waits here for tasks, which may need one of its pool. self may be NULL.
+ */
+static void close_once(struct gyre__thread *self, struct gyre *rt)
 {
 	gyre__store(&rt->closed, 1, seq_cst);
+	if (self)
+		gyre__helper_waits(self);
 	gyre__sys->mutex_lock(&rt->close_lock);
 	if (!rt->stopped) {
 		gyre__crew_stop(rt->crew, rt->settings.drain_ns);
@@ -366,6 +381,8 @@ static void close_once(struct gyre *rt)
 		rt->stopped = true;
 	}
 	gyre__sys->mutex_unlock(&rt->close_lock);
+	if (self)
+		gyre__helper_goes_on(self);
 }
 
 static void seal(struct gyre *rt)
@@ -427,7 +444,7 @@ enum gyre_status gyre_close(struct gyre *rt)
 	if (!gyre__closer_begin(&closer, self, rt))
 		return close_from_inside("gyre_close", rt, "");
 	gyre__store(&self->inside, rt, seq_cst);
-	close_once(rt);
+	close_once(self, rt);
 	gyre__closer_end(&closer, rt);
 	gyre__thread_leave(self);
 	return gyre__succeed();
@@ -465,7 +482,7 @@ static void free_here(struct gyre__thread *self, struct gyre *rt)
 		close_from_inside("gyre_free", rt, "; it is not freed");
 		return;
 	}
-	close_once(rt);
+	close_once(self, rt);
 	gyre__runtime_unlist(rt);
 	gyre__threads_leave(rt);
 	gyre__closer_end(&closer, rt);

@@ -39,7 +39,7 @@ enum gyre_status gyre_go(gyre_task_fn *fn, void *arg, struct gyre_task **ret)
 		return gyre__refuse_no_task(__func__);
 	if (gyre__unlikely(!fn))
 		return gyre__fail(__func__, GYRE_INVALID, "fn is NULL");
-	child = gyre__job_go(task->job, task, fn, arg, ret);
+	child = gyre__task_start(task->job, task, fn, arg, ret);
 	if (gyre__unlikely(!child))
 		return gyre__fail(__func__, GYRE_NO_MEMORY,
 				  "no memory for a task: its stack of %zu KiB with a guard (see "
@@ -117,7 +117,7 @@ static enum gyre_status wait_and_join(struct gyre__task *task, struct gyre__task
 	if (gyre__unlikely(cancelled))
 		gyre__task_cancel(target);
 	gyre__task_park(task, &wait);
-	return report_join(task, task->joined_end, task->joined_result, ret_result);
+	return report_join(task, task->top->joined_end, task->top->joined_result, ret_result);
 }
 
 enum gyre_status gyre_join(struct gyre_task *handle, int *ret_result)
@@ -219,7 +219,11 @@ int gyre_cancelled(void)
 {
 	const struct gyre__task *task = gyre__current_task();
 
-	return task && gyre__task_is_cancelled(task);
+	if (!task)
+		return 0;
+	if (!gyre__task_is_cancelled(task))
+		gyre__job_look(task->job);
+	return gyre__task_is_cancelled(task);
 }
 
 void gyre_yield(void)
@@ -443,12 +447,15 @@ static char *panic_text(const struct gyre__task *task, const char *format, va_li
 void gyre_panic(const char *format, ...)
 {
 	struct gyre__task *task = gyre__current_task();
+	struct gyre__thread *self = gyre__thread_look();
 	va_list args;
 	char *text;
 
 	va_start(args, format);
 	text = panic_text(task, format, args);
 	va_end(args);
+	if (self)
+		gyre__context_drop_held(self);	/* before a jump takes the frames away */
 	if (!task) {
 		gyre__offload_panic(text);	/* does not come back from an offloaded function */
 		gyre__assert_failed("gyre_panic() is called in a task or an offloaded function",

@@ -78,8 +78,21 @@ static void thread_exit(void *value)
 	thread_free(self);
 }
 
+/* Both are leaves, and no thread holds one while it takes the other, but for this. */
+static void hold_for_fork(void)
+{
+	lock_threads();
+	gyre__waits_lock();
+}
+
+static void release_after_fork(void)
+{
+	gyre__waits_unlock();
+	unlock_threads();
+}
+
 /*
- * In a forked child, the lock held: of all threads only this one is left. The
+ * In a forked child, the locks held: of all threads only this one is left. The
  * others' contexts stay where they are: one may have been caught in a change.
  */
 static void start_over_in_child(void)
@@ -97,16 +110,19 @@ static void start_over_in_child(void)
 		self->runtime = NULL;
 		self->worker = NULL;
 		self->running = (struct gyre__running){ NULL, NULL };
+		self->helps = NULL;
+		self->serves = NULL;
+		self->offloaded = NULL;
 		gyre__store(&self->inside, NULL, relaxed);
 	}
-	unlock_threads();
+	release_after_fork();
 }
 
 /* A child forked while somebody holds the lock would find it held for ever. Under the lock. */
 static bool guard_fork(void)
 {
 	if (!fork_guarded)
-		fork_guarded = gyre__sys->at_fork(lock_threads, unlock_threads,
+		fork_guarded = gyre__sys->at_fork(hold_for_fork, release_after_fork,
 						  start_over_in_child) == 0;
 	return fork_guarded;
 }
@@ -150,8 +166,11 @@ struct gyre__thread *gyre__thread_make(void)
 struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 {
 	const struct gyre__thread *thread = gyre__self();
-	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
+	struct gyre__thread *self;
 
+	if (gyre__unlikely(!task->top))
+		gyre__task_settle(task);
+	self = (struct gyre__thread *)(void *)task->top->upper;
 	gyre__task_waiter_init(&self->task_waiter, task);
 	self->task = task;
 	self->runtime = thread->runtime;
@@ -165,6 +184,7 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 	self->serves = NULL;
 	self->offloaded = NULL;
 	self->context = NULL;
+	self->context_held = NULL;
 	self->arrays = NULL;
 	self->arrays_max = 0;
 	self->last_panic = NULL;
@@ -178,8 +198,9 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task)
 
 void gyre__thread_task_done(struct gyre__task *task)
 {
-	struct gyre__thread *self = (struct gyre__thread *)(void *)task->upper;
+	struct gyre__thread *self = (struct gyre__thread *)(void *)task->top->upper;
 
+	gyre__context_drop_held(self);
 	gyre__context_drop(self->context);
 	gyre__free(self->arrays);
 	gyre__free(self->last_panic);
@@ -482,5 +503,5 @@ const char *gyre_last_error(void)
 		return "nothing is noted for this thread or task: it has made no call yet, or out "
 		       "of memory";
 	return self->last_status != GYRE_OK || self->remarked ? self->last_error :
-	       "no error: the last call succeeded";
+	       "no error: the last call was answered, and what the kernel said is its result";
 }

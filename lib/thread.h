@@ -20,6 +20,7 @@
 #include "workers/task.h"
 
 struct gyre__context;
+struct gyre__context_held;
 struct gyre__worker;
 struct offloaded;
 
@@ -61,6 +62,7 @@ struct gyre__thread {
 	gyre__verdict *verdicts;
 
 	struct gyre__context *context;	/* see lib/context.c */
+	struct gyre__context_held *context_held;
 
 	/*
 	 * A worker's own thread, and what runs there: whatever calls in while no task
@@ -107,7 +109,7 @@ struct gyre__thread *gyre__thread_make_for_task(struct gyre__task *task);
 /* A task's; made if need be, which cannot fail. */
 static inline struct gyre__thread *gyre__thread_of_task(struct gyre__task *task)
 {
-	return gyre__likely(task->upper_made) ? (struct gyre__thread *)(void *)task->upper :
+	return gyre__likely(task->upper_made) ? (struct gyre__thread *)(void *)task->top->upper :
 						gyre__thread_make_for_task(task);
 }
 

@@ -89,6 +89,7 @@ struct gyre__ring {
 	bool sealed;				/* the seal was seen */
 	bool poke_taken;			/* see gyre__ring_take_inbox() */
 	bool wake_armed;			/* a read of wake_fd is in flight */
+	bool left_to_wait;			/* the wait's enter is to submit what is filled */
 	enum gyre__ring_phase phase;
 	uint64_t owner;				/* its thread_id */
 	uint64_t now_ns;			/* coarse: the last look at the clock */
@@ -117,6 +118,7 @@ struct gyre__ring {
 	uint32_t guests;
 	/* When the next of them wants to be looked at; GYRE__NEVER. */
 	uint64_t guest_deadline_ns;
+	bool guests_ready;			/* some want to run before the next wait */
 	struct gyre__bell_round sleepers;	/* whose replies are given */
 
 	int wake_fd;				/* written by who pushes onto a sleeping inbox */

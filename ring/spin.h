@@ -86,6 +86,13 @@ struct gyre__spinning {
 #define GYRE__YIELD_NS_MAX	GYRE__NS_PER_MS
 #define GYRE__LONG_YIELDS_MAX	2
 
+/* The next wait is one that sleeps at once. */
+static inline bool gyre__spin_sleeps_next(const struct gyre__spin *spin,
+					  const struct gyre__pace *pace)
+{
+	return pace->spin_ns == GYRE_SPIN_AUTO ? spin->skip > 0 : pace->spin_ns == GYRE_SPIN_NEVER;
+}
+
 /* Lets others run. False: they take their time, and sleeping would be shorter. */
 static inline bool gyre__spin_yield(struct gyre__spinning *spinning)
 {

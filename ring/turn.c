@@ -251,6 +251,7 @@ static void enter(struct gyre__ring *ring, unsigned min_complete,
 	uint32_t head;
 	int rc;
 
+	ring->left_to_wait = false;
 	gyre__store_shared(sq->ktail, ring->sq_tail);
 	if (gyre__unlikely(gyre__load_shared(sq->kflags) & IORING_SQ_CQ_OVERFLOW))
 		gyre__count(&ring->counters.cq_overflows, 1);
@@ -278,6 +279,23 @@ static bool submit(struct gyre__ring *ring)
 	if (ring->sq_tail == gyre__load_shared(ring->uring.sq.khead) && !work_is_queued(ring))
 		return false;
 	enter(ring, 0, NULL);
+	return true;
+}
+
+/*
+ * Nothing has come but what tasks have asked for, and they all wait: so will we, and
+ * the enter that waits submits as well. Should that not come next, the next turn
+ * does: whatever it finds to do may take longer. Where it pays to spin, it pays to
+ * submit first: what is done at once ends no sleep.
+ */
+static bool leave_to_wait(struct gyre__ring *ring)
+{
+	if (!gyre__spin_sleeps_next(&ring->spin, &ring->pace) || ring->left_to_wait ||
+	    ring->guests_ready || ring->sealed || ring->busy_ns || ring->waiting.head ||
+	    ring->held.head || cqes_are_ready(ring) || work_is_queued(ring) ||
+	    ring->sq_tail == gyre__load_shared(ring->uring.sq.khead))
+		return false;
+	ring->left_to_wait = true;
 	return true;
 }
 
@@ -477,7 +495,7 @@ static void note_overload(struct gyre__ring *ring)
 
 bool gyre__ring_turn(struct gyre__ring *ring)
 {
-	bool did = false;
+	bool did = false, started = false;
 
 	gyre__ring_assert_owner(ring);
 	if (gyre__unlikely(ring->phase == GYRE__RING_BURIED))
@@ -493,9 +511,10 @@ bool gyre__ring_turn(struct gyre__ring *ring)
 	if (gyre__unlikely(!gyre__list_is_empty(&ring->streams.wanting)))
 		did |= gyre__streams_start(ring);
 	if (ring->waiting.head)
-		did |= gyre__ring_start_waiting(ring);
+		started = gyre__ring_start_waiting(ring);
 	did |= run_deadlines(ring);
-	did |= submit(ring);
+	if (did || !started || !leave_to_wait(ring))
+		did |= started | submit(ring);
 	gyre__ring_reap(ring);
 	did |= gyre__ring_run_completed(ring);
 	if (gyre__unlikely(ring->held.head))
@@ -599,6 +618,10 @@ void gyre__ring_wait(struct gyre__ring *ring)
 	if (gyre__unlikely(gyre__streams_could_start(ring)))
 		return;
 	budget_ns = spin_budget(ring);
+	if (budget_ns && ring->left_to_wait) {
+		submit(ring);		/* who spins does not enter */
+		return;
+	}
 	if (budget_ns) {
 		next_ns = gyre__ring_next_deadline(ring);
 		if (next_ns != GYRE__NEVER) {

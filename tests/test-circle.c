@@ -669,7 +669,7 @@ TEST(wait_with_a_time_out_is_busy_in_the_end_even_in_a_circle)
 	struct net net = { .timeout_ns = MS };
 
 	spawn_net(&net, task_block_on_brief);
-	/* Not before: a job has one waiter at a time, which is the task until it gives up. */
+	/* Not before: a job has one waiter at a time, the task until it gives up. */
 	await(test_stat(net.rt, jobs_running) == 0);
 	expect_job(net.job, GYRE_OK);
 	expect_status(net.status, GYRE_BUSY);

@@ -350,6 +350,65 @@ static void meddle_each(const char *name)
 	expect_pairs("a=1;b=2;c=3;");
 }
 
+static void panic_at_pair(const char *name, const char *value, void *arg)
+{
+	(void)arg;
+	gyre_panic("%s is %s", name, value);
+}
+
+static void each_panics(void *arg)
+{
+	gyre_context_each(panic_at_pair, arg);
+}
+
+static int task_panics_in_each(void *arg)
+{
+	set("a", "1");
+	each_panics(arg);
+	return 0;
+}
+
+static int task_panics_in_each_of_a_defer(void *arg)
+{
+	set("a", "1");
+	expect_status(gyre_defer(each_panics, arg), GYRE_OK);
+	expect_status(gyre_defer(each_panics, arg), GYRE_OK);
+	return 0;
+}
+
+static void sleep_at_pair(const char *name, const char *value, void *arg)
+{
+	(void)name, (void)value, (void)arg;
+	for (;;)
+		gyre_sleep(GYRE_FOREVER);
+}
+
+static int task_sleeps_in_each(void *arg)
+{
+	set("a", "1");
+	gyre_context_each(sleep_at_pair, arg);
+	return 0;
+}
+
+/* Allocations that were left behind are found by the harness. */
+TEST(who_ends_within_each_leaves_nothing_behind)
+{
+	struct gyre_job_options options = { .size = sizeof(options), .timeout_ns = 1000000 };
+	struct gyre *rt = test_open_workers(1);
+
+	set("of the caller", "1");
+	expect_status(gyre_block_on(rt, task_panics_in_each, NULL, NULL, NULL),
+		      GYRE_RESPONSE_LOST);
+	expect_contains(gyre_last_panic(), "of the caller is 1");
+	expect_status(gyre_block_on(rt, task_panics_in_each_of_a_defer, NULL, NULL, NULL),
+		      GYRE_RESPONSE_LOST);
+	expect_status(gyre_offload(rt, task_panics_in_each, NULL, NULL), GYRE_RESPONSE_LOST);
+	expect_status(gyre_block_on(rt, task_sleeps_in_each, NULL, &options, NULL),
+		      GYRE_TIMED_OUT);
+	gyre_free(rt);
+	gyre_context_clear();
+}
+
 TEST(each_sees_the_pairs_as_they_were_whatever_it_changes)
 {
 	static const struct {

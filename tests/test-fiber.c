@@ -643,6 +643,59 @@ static void *run_crowd(void *arg)
 	return NULL;
 }
 
+#ifdef CAN_ROUND
+/* One after the other on one stack, of which only the first was made. */
+struct followers {
+	struct pair pair;
+	struct gyre__fiber second;
+	struct gyre__fiber_control control;
+};
+
+static void followed(void *arg)
+{
+	struct followers *followers = arg;
+	struct pair *pair = &followers->pair;
+
+	gyre__fiber_switch(&pair->guest, &pair->host);
+	set_rounding(1, 3);
+	pair->value++;
+	gyre__fiber_follow(&pair->guest, &followers->second, &followers->control);
+	pair->guest.sp = NULL;
+	pair->counted = get_rounding();
+	for (;;) {
+		gyre__fiber_switch(&followers->second, &pair->host);
+		if (++pair->times == 3)
+			gyre__fiber_exit_to(&followers->second, &pair->host);
+	}
+}
+
+TEST(who_follows_on_a_stack_goes_on_there_and_is_switched_to_by_its_own_name)
+{
+	static struct followers followers;
+	struct pair *pair = &followers.pair;
+	unsigned i;
+
+	if (!gyre__fiber_control_get(&followers.control))
+		test_skip("here, only who is made has control words of its own");
+	pair_open(pair, STACK_SIZE, followed);
+	pair->guest.arg = &followers;
+	gyre__fiber_switch(&pair->host, &pair->guest);
+	set_rounding(2, 1);
+	gyre__fiber_control_get(&followers.control);
+	set_rounding(0, 0);
+	gyre__fiber_switch(&pair->host, &pair->guest);
+	expect_eq(pair->value, 1);
+	expect_eq(pair->counted, ROUNDING(2, 1));
+	for (i = 0; i < 3; i++)
+		gyre__fiber_switch(&pair->host, &followers.second);
+	expect_eq(pair->times, 3);
+	expect_eq(get_rounding(), ROUNDING(0, 0));
+	gyre__fiber_done(&followers.second);
+	gyre__fiber_done(&pair->host);
+	unmap_stack(pair->stack, pair->size);
+}
+#endif
+
 TEST(two_threads_have_fibers_of_their_own_at_once)
 {
 	struct member members[2][20];

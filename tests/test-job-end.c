@@ -16,6 +16,7 @@
 
 #include "helpers.h"
 #include "ring/sys_fault.h"
+#include "workers/task.h"
 
 #define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
 #define MS		UINT64_C(1000000)
@@ -272,6 +273,57 @@ TEST(handles_in_a_forked_child_say_closed_and_disturb_nobody)
 	atomic_store(&flag, 1);
 	expect_job(forked.job, GYRE_OK);
 	gyre_free(forked.rt);
+}
+
+struct holders {
+	atomic_uint held;
+	atomic_bool over;
+};
+
+/* What is asked under this lock, and noted, the joins and waits of all runtimes need. */
+static void hold_most_of_the_time(void *arg, unsigned number)
+{
+	struct holders *holders = arg;
+
+	(void)number;
+	while (!atomic_load(&holders->over)) {
+		gyre__waits_lock();
+		atomic_fetch_add(&holders->held, 1);
+		sched_yield();
+		gyre__waits_unlock();
+	}
+}
+
+static int task_wait_for_a_job(void *arg)
+{
+	struct gyre_job *job;
+
+	expect_status(gyre_spawn(NULL, test_task_return, arg, NULL, &job), GYRE_OK);
+	expect_status(gyre_job_wait(job, GYRE_FOREVER, NULL), GYRE_OK);
+	return 0;
+}
+
+static void wait_in_child(void *arg)
+{
+	struct gyre *rt = test_open_workers(1);
+
+	test_block_on(rt, task_wait_for_a_job, arg);
+	gyre_free(rt);
+}
+
+TEST(child_that_is_forked_while_others_begin_to_wait_can_wait)
+{
+	struct holders holders = { .held = 0 };
+	struct test_crew crew;
+	unsigned i;
+
+	wait_in_child(NULL);
+	test_crew_start(&crew, 2, hold_most_of_the_time, &holders);
+	await(atomic_load(&holders.held) > 10);
+	for (i = 0; i < 10; i++)
+		test_in_child(wait_in_child, NULL);
+	atomic_store(&holders.over, true);
+	test_crew_join(&crew);
 }
 
 /* ------------------------------------------------------------ two runtimes -- */

@@ -207,6 +207,7 @@ TEST(argument_that_does_not_fit_is_no_memory_and_the_job_never_began)
 			      GYRE_NO_MEMORY);
 		expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
 		expect_contains(gyre_last_error(), "gyre_block_on");
+		expect_contains(gyre_last_error(), "arena_max");
 		expect_eq(result, 4711);
 	}
 	expect_eq(test_stat(rt, jobs_started), 0);
@@ -489,6 +490,56 @@ TEST(job_that_refuses_to_stop_is_dropped_and_waited_for)
 	gyre_free(rt);
 }
 
+/* It never waits, so nothing reaches its worker. */
+static int task_computes_until_cancelled(void *started)
+{
+	atomic_store((atomic_uint *)started, 1);
+	while (!gyre_cancelled())
+		;
+	expect_status(gyre_sleep(GYRE_FOREVER), GYRE_CANCELLED);
+	return 5;
+}
+
+static int task_spawn_elsewhere_and_cancel(void *started)
+{
+	struct gyre_job_options options = { .size = sizeof(options), .worker = GYRE_WORKER(1) };
+	struct gyre_job *job;
+
+	expect_status(gyre_spawn(NULL, task_computes_until_cancelled, started, &options, &job),
+		      GYRE_OK);
+	while (!atomic_load((atomic_uint *)started))
+		gyre_yield();
+	gyre_job_cancel(job);
+	expect_job(job, GYRE_CANCELLED);
+	return 0;
+}
+
+TEST(computation_that_asks_whether_it_is_cancelled_is_told)
+{
+	struct gyre_job_options options = { .size = sizeof(options), .timeout_ns = MS };
+	struct gyre *rt = test_open_workers(2);
+	atomic_uint started = 0;
+	struct gyre_job *job = test_spawn(rt, task_computes_until_cancelled, &started);
+	int result = 0;
+
+	await(atomic_load(&started));
+	gyre_job_cancel(job);
+	expect_status(gyre_job_wait(job, GYRE_FOREVER, &result), GYRE_CANCELLED);
+	expect_eq(result, 5);
+	result = 0;
+	/* One that is over before it begins proves nothing: again, with more time. */
+	for (atomic_store(&started, 0); !atomic_load(&started); options.timeout_ns *= 2)
+		expect_status(gyre_block_on(rt, task_computes_until_cancelled, &started, &options,
+					    &result), GYRE_TIMED_OUT);
+	expect_eq(result, 5);
+	options.timeout_ns = 0;
+	options.worker = GYRE_WORKER(0);
+	atomic_store(&started, 0);
+	expect_status(gyre_block_on(rt, task_spawn_elsewhere_and_cancel, &started, &options,
+				    NULL), GYRE_OK);
+	gyre_free(rt);
+}
+
 TEST(cancel_of_what_has_ended_does_nothing)
 {
 	struct gyre *rt = test_open_workers(1);
@@ -695,6 +746,7 @@ TEST(job_past_its_time_out_says_timed_out)
 	options.timeout_ns = 200 * MS;
 	expect_status(gyre_block_on(rt, test_task_sleep, NULL, &options, &result), GYRE_TIMED_OUT);
 	expect_contains(gyre_last_error(), "gyre_block_on");
+	expect_contains(gyre_last_error(), "the job was cancelled; what it has done");
 	expect_status(gyre_block_on(rt, test_task_refuse, NULL, &options, &result), GYRE_TIMED_OUT);
 	expect_eq(gyre_last_effect(), GYRE_EFFECT_UNKNOWN);
 	expect_status(gyre_spawn(rt, test_task_sleep, NULL, &options, &job), GYRE_OK);

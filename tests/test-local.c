@@ -744,6 +744,19 @@ static void destroy_waiting(void *value)
 	atomic_fetch_add(&destroyed, 1);
 }
 
+static void count_destroyed(void *arg)
+{
+	(void)arg;
+	atomic_fetch_add(&destroyed, 1);
+}
+
+static void destroy_with_the_arena(void *value)
+{
+	(void)value;
+	expect(gyre_alloc(1000));
+	expect_status(gyre_defer(count_destroyed, NULL), GYRE_OK);
+}
+
 static void *create_itself(void *arg)
 {
 	return arg;
@@ -769,6 +782,66 @@ TEST(destroy_may_wait_and_finds_no_new_local)
 	expect_eq(atomic_load(&destroyed), 1);
 	expect_status(late, GYRE_CLOSED);
 	expect(!never);
+}
+
+TEST(destroy_has_memory_and_defers_as_other_tasks_have)
+{
+	struct gyre *rt = test_open_workers(1);
+
+	at_end[0] = (struct gyre_local)GYRE_LOCAL_INIT(create_itself, destroy_with_the_arena,
+						       &at_end[0]);
+	test_block_on(rt, task_get_both, NULL);
+	gyre_free(rt);
+	expect_eq(atomic_load(&destroyed), 1);
+}
+
+static int task_ask_for_what_goes(void *arg)
+{
+	late = gyre_local_get(arg, &never);
+	return 0;
+}
+
+/* While it waits, a task of another job asks for what it takes apart. */
+static void destroy_letting_others_look(void *value)
+{
+	(void)value;
+	expect_status(gyre_block_on(NULL, task_ask_for_what_goes, &at_end[0], NULL, NULL),
+		      GYRE_OK);
+	atomic_fetch_add(&destroyed, 1);
+}
+
+TEST(value_that_is_being_destroyed_is_given_to_nobody)
+{
+	struct gyre *rt = test_open_workers(1);
+
+	at_end[0] = (struct gyre_local)GYRE_LOCAL_INIT(create_itself, destroy_letting_others_look,
+						       &at_end[0]);
+	test_block_on(rt, task_get_both, NULL);
+	gyre_free(rt);
+	expect_eq(atomic_load(&destroyed), 1);
+	expect_status(late, GYRE_CLOSED);
+	expect(!never);
+}
+
+static void destroy_panicking(void *value)
+{
+	gyre_panic("cannot destroy %p", value);
+}
+
+static void panic_in_destroy(void *arg)
+{
+	struct gyre *rt = test_open_workers(1);
+
+	(void)arg;
+	at_end[0] = (struct gyre_local)GYRE_LOCAL_INIT(create_itself, destroy_panicking,
+						       &at_end[0]);
+	test_block_on(rt, task_get_both, NULL);
+	gyre_free(rt);
+}
+
+TEST(panic_in_destroy_aborts)
+{
+	test_asserts(panic_in_destroy, NULL);
 }
 
 /* It waits for what never comes, and the time to drain ends that. */

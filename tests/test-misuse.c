@@ -24,6 +24,33 @@
 
 #define LENGTH(table)	(sizeof(table) / sizeof((table)[0]))
 
+/* What the jobs of these runtimes run on: each in its mode. */
+static char a_state;
+
+static void *create_state(const char *key, void *arg)
+{
+	expect(!key);
+	expect(!gyre_state());
+	return arg;
+}
+
+static void touch_state(void *state, void *arg)
+{
+	expect(state == arg);
+	expect(!gyre_state());
+}
+
+static const struct gyre_state_type state_type = { sizeof(state_type), create_state, touch_state,
+						   touch_state, &a_state };
+
+static struct gyre *open_with_states(unsigned workers)
+{
+	struct gyre_options options = { .size = sizeof(options), .workers = workers,
+					.state = &state_type };
+
+	return test_open(&options);
+}
+
 static int null_fd = -1;	/* /dev/null, for calls that must not be made for their effect */
 static char some_byte;
 
@@ -199,6 +226,34 @@ static long every_block_on(struct gyre *rt)
 	return status;
 }
 
+/* 1: it had the state that its mode gives it. */
+static int task_has_state(void *arg)
+{
+	(void)arg;
+	return gyre_state() == &a_state;
+}
+
+static long block_on_in(struct gyre *rt, enum gyre_mode mode)
+{
+	struct gyre_job_options options = { .size = sizeof(options), .mode = mode };
+	int result = 4711;
+	enum gyre_status status = gyre_block_on(rt, task_has_state, NULL, &options, &result);
+
+	expect_eq(result, status == GYRE_OK ? 1 : 4711);
+	expect(!gyre_state());
+	return status;
+}
+
+static long every_block_on_fresh(struct gyre *rt)
+{
+	return block_on_in(rt, GYRE_MODE_FRESH);
+}
+
+static long every_block_on_shared(struct gyre *rt)
+{
+	return block_on_in(rt, GYRE_MODE_SHARED);
+}
+
 static long every_spawn(struct gyre *rt)
 {
 	struct gyre_job *job = NULL;
@@ -236,6 +291,8 @@ static const struct every {
 	{ "gyre_callv", every_callv_of_none, WAITS },
 	{ "gyre_op_cancel", every_op_cancel, ASKS },
 	{ "gyre_block_on", every_block_on, WAITS },
+	{ "gyre_block_on", every_block_on_fresh, WAITS },
+	{ "gyre_block_on", every_block_on_shared, WAITS },
 	{ "gyre_spawn", every_spawn, WAITS },
 	{ "gyre_offload", every_offload, WAITS },
 	{ "gyre_buffer_get", every_buffer_get, WAITS },
@@ -291,7 +348,7 @@ TEST(every_call_is_fine_when_nothing_is_wrong)
 		struct gyre *rt;
 
 		setenv("GYRE_ROUTE", routes[r], 1);
-		rt = test_open_workers(2);
+		rt = open_with_states(2);
 		for (i = 0; i < LENGTH(every); i++) {
 			test_row("%s by %s", every[i].name, routes[r]);
 			every[i].call(rt);
@@ -327,7 +384,7 @@ TEST(every_call_without_a_runtime_says_no_reactor_in_words)
 
 TEST(every_call_after_close_says_closed_but_for_those_that_look)
 {
-	struct gyre *rt = test_open_workers(2);
+	struct gyre *rt = open_with_states(2);
 	unsigned round, i;
 
 	open_null_fd();
@@ -360,7 +417,7 @@ static void call_every_in_the_child(void *arg)
 
 TEST(every_call_in_a_forked_child_says_closed)
 {
-	struct gyre *rt = test_open_workers(2);
+	struct gyre *rt = open_with_states(2);
 
 	open_null_fd();
 	/* once by a thread that has called before, once by one that has not */
@@ -424,7 +481,7 @@ static void call_every_in_a_prep(struct gyre *rt, struct gyre *named)
 
 TEST(every_call_that_waits_would_deadlock_in_a_prep)
 {
-	struct gyre *rt = test_open_workers(1);
+	struct gyre *rt = open_with_states(1);
 
 	open_null_fd();
 	call_every_in_a_prep(rt, rt);
@@ -434,7 +491,7 @@ TEST(every_call_that_waits_would_deadlock_in_a_prep)
 
 TEST(every_call_in_a_prep_with_its_own_runtime_unnamed_would_deadlock_too)
 {
-	struct gyre *rt = test_open_workers(1);
+	struct gyre *rt = open_with_states(1);
 
 	open_null_fd();
 	call_every_in_a_prep(rt, NULL);
@@ -444,7 +501,7 @@ TEST(every_call_in_a_prep_with_its_own_runtime_unnamed_would_deadlock_too)
 
 TEST(every_call_in_a_prep_with_another_runtime_would_deadlock_too)
 {
-	struct gyre *rt = test_open_workers(1), *other = test_open_workers(1);
+	struct gyre *rt = open_with_states(1), *other = open_with_states(1);
 
 	open_null_fd();
 	call_every_in_a_prep(rt, other);
@@ -503,6 +560,22 @@ static long tasks_strdup(void)
 	return gyre_last_status();
 }
 
+static void *create_no_local(void *arg)
+{
+	test_fail("a local is made");
+	return arg;
+}
+
+static long tasks_local_get(void)
+{
+	static struct gyre_local local = GYRE_LOCAL_INIT(create_no_local, NULL, NULL);
+	void *value = &local;
+	enum gyre_status status = gyre_local_get(&local, &value);
+
+	expect(value == &local);
+	return status;
+}
+
 static const struct tasks_only {
 	const char *name;
 	long (*call)(void);
@@ -514,6 +587,7 @@ static const struct tasks_only {
 	{ "gyre_alloc", tasks_alloc },
 	{ "gyre_alloc_aligned", tasks_alloc_aligned },
 	{ "gyre_strdup", tasks_strdup },
+	{ "gyre_local_get", tasks_local_get },
 };
 
 static void call_tasks_only(enum gyre_status status)
@@ -529,6 +603,8 @@ static void call_tasks_only(enum gyre_status status)
 		if (status == GYRE_NO_REACTOR)
 			expect_contains(gyre_last_error(), "no reactor running on this thread");
 	}
+	expect(!gyre_state());
+	expect_eq(gyre_last_status(), status);
 	gyre_task_cancel(NULL);
 	gyre_yield();
 	expect_eq(gyre_cancelled(), 0);
@@ -550,6 +626,7 @@ static int call_tasks_only_offloaded(void *arg)
 
 static int fork_in_a_task(void *arg)
 {
+	expect(gyre_state() == &a_state);
 	test_in_child(call_tasks_only_in_the_child, arg);
 	return 0;
 }
@@ -559,7 +636,7 @@ TEST(scenario_13_what_only_tasks_may_do_says_elsewhere_that_there_is_no_reactor)
 	struct gyre *rt;
 
 	call_tasks_only(GYRE_NO_REACTOR);
-	rt = test_open_workers(1);
+	rt = open_with_states(1);
 	call_tasks_only(GYRE_NO_REACTOR);
 	test_in_child(call_tasks_only_in_the_child, NULL);
 	test_block_on(rt, fork_in_a_task, NULL);
@@ -590,7 +667,7 @@ static int call_with_a_prep_that_is_no_task(void *job)
 
 TEST(what_only_tasks_may_do_would_deadlock_in_a_prep_of_whomever)
 {
-	struct gyre *rt = test_open_workers(1);
+	struct gyre *rt = open_with_states(1);
 	struct gyre_job *job = test_spawn(rt, test_task_return, (void *)3);
 	int result = 0;
 
@@ -672,7 +749,7 @@ TEST(every_call_on_a_runtime_that_is_being_closed_is_answered)
 			struct test_crew crew;
 
 			setenv("GYRE_ROUTE", routes[r], 1);
-			going.rt = test_open_workers(2);
+			going.rt = open_with_states(2);
 			test_crew_start(&crew, 8, call_every_until_closed, &going);
 			await(atomic_load(&going.under_way) > 50);
 			expect_status(gyre_close(going.rt), GYRE_OK);
@@ -860,33 +937,26 @@ TEST(options_need_not_be_aligned)
 	}
 }
 
-static void *create_nothing(const char *key, void *arg)
-{
-	(void)key;
-	return arg;
-}
-
-static void destroy_nothing(void *state, void *arg)
-{
-	(void)state;
-	(void)arg;
-}
-
-TEST(state_types_that_are_wrong_are_invalid)
+TEST(state_types_that_are_wrong_are_invalid_and_said_to_be)
 {
 	const struct {
 		const char *what;
 		struct gyre_state_type type;
 		enum gyre_status status;
 	} types[] = {
-		{ "size 0", { 0, create_nothing, NULL, destroy_nothing, NULL }, GYRE_INVALID },
-		{ "too small", { 8, create_nothing, NULL, destroy_nothing, NULL }, GYRE_INVALID },
-		{ "no create", { sizeof(types[0].type), NULL, NULL, destroy_nothing, NULL },
+		{ "size 0", { 0, create_state, NULL, touch_state, NULL }, GYRE_INVALID },
+		{ "too small", { sizeof(types[0].type) - 1, create_state, NULL, touch_state, NULL },
 		  GYRE_INVALID },
-		{ "no destroy", { sizeof(types[0].type), create_nothing, NULL, NULL, NULL },
+		{ "more than a page", { 4097, create_state, NULL, touch_state, NULL },
 		  GYRE_INVALID },
-		{ "no reset", { sizeof(types[0].type), create_nothing, NULL, destroy_nothing,
-		  NULL }, GYRE_OK },
+		{ "everything", { SIZE_MAX, create_state, NULL, touch_state, NULL }, GYRE_INVALID },
+		{ "no create", { sizeof(types[0].type), NULL, NULL, touch_state, NULL },
+		  GYRE_INVALID },
+		{ "no destroy", { sizeof(types[0].type), create_state, NULL, NULL, NULL },
+		  GYRE_INVALID },
+		{ "nothing", { sizeof(types[0].type), NULL, NULL, NULL, NULL }, GYRE_INVALID },
+		{ "no reset", { sizeof(types[0].type), create_state, NULL, touch_state, NULL },
+		  GYRE_OK },
 	};
 	unsigned i;
 
@@ -896,8 +966,28 @@ TEST(state_types_that_are_wrong_are_invalid)
 
 		test_row("%s", types[i].what);
 		expect_eq(gyre_open(&options, &rt), types[i].status);
+		expect_eq(types[i].status == GYRE_OK, rt != NULL);
+		if (!rt)
+			expect_contains(gyre_last_error(), "gyre_state_type");
 		gyre_free(rt);
 	}
+}
+
+TEST(bits_past_the_end_of_a_state_type_are_invalid)
+{
+	static union { struct gyre_state_type type; char bytes[4096]; } type;
+	struct gyre_options options = { .size = sizeof(options), .state = &type.type };
+	struct gyre *rt = NULL;
+
+	type.type = state_type;
+	type.type.size = sizeof(type);
+	type.bytes[4095] = 1;
+	expect_status(gyre_open(&options, &rt), GYRE_INVALID);
+	expect_contains(gyre_last_error(), "gyre_state_type");
+	type.bytes[4095] = 0;
+	rt = test_open(&options);
+	expect_status(block_on_in(rt, GYRE_MODE_SHARED), GYRE_OK);
+	gyre_free(rt);
 }
 
 TEST(open_without_a_place_for_the_runtime_is_invalid)

@@ -105,6 +105,41 @@ static int task_offload_elsewhere(void *arg)
 	return 0;
 }
 
+/* On the only thread there, which is a helper no more, and keeps nothing open. */
+static void use_in_child(void *arg)
+{
+	struct gyre *rt = arg, *own;
+
+	expect_status(gyre_call(rt, prep_nop, NULL, NULL), GYRE_CLOSED);
+	expect_status(gyre_offload(rt, test_task_return, NULL, NULL), GYRE_CLOSED);
+	gyre_free(rt);
+	own = open_with_helpers(1);
+	expect_eq(offload(own, test_task_return, (void *)3), 3);
+	expect_eq(test_block_on(own, test_task_return, (void *)4), 4);
+	gyre_free(own);
+}
+
+static int offloaded_fork(void *arg)
+{
+	test_in_child(use_in_child, arg);
+	return 0;
+}
+
+static int task_offload_fork(void *arg)
+{
+	expect_eq(offload(NULL, offloaded_fork, arg), 0);
+	return 0;
+}
+
+TEST(offloaded_function_may_fork)
+{
+	struct gyre *rt = open_with_helpers(1);
+
+	expect_eq(offload(rt, offloaded_fork, rt), 0);
+	test_block_on(rt, task_offload_fork, rt);
+	gyre_free(rt);
+}
+
 TEST(scenario_13_an_offloaded_function_is_in_no_task)
 {
 	struct gyre *rt = open_with_helpers(2);
@@ -509,16 +544,22 @@ static int offloaded_beside_dump(void *arg)
 	return test_block_on(lasting->rt, task_beside_dump, lasting);
 }
 
+static void fill_pipe(const struct test_pipe *pipe)
+{
+	char full = 'x';
+
+	expect_eq(fcntl(pipe->w, F_SETFL, O_NONBLOCK), 0);
+	while (write(pipe->w, &full, 1) == 1)
+		;
+	expect_eq(fcntl(pipe->w, F_SETFL, 0), 0);
+}
+
 TEST(what_may_last_takes_one_helper_of_the_reserve_and_no_more)
 {
 	struct lasting lasting = { .rt = open_with_helpers(1), .other = test_open_workers(1),
 				   .pipe = test_pipe() };
-	char full = 'x';
 
-	expect_eq(fcntl(lasting.pipe.w, F_SETFL, O_NONBLOCK), 0);
-	while (write(lasting.pipe.w, &full, 1) == 1)
-		;
-	expect_eq(fcntl(lasting.pipe.w, F_SETFL, 0), 0);
+	fill_pipe(&lasting.pipe);
 	expect_eq(offload(lasting.rt, offloaded_beside_dump, &lasting), 5);
 	close(lasting.pipe.r);
 	gyre_free(lasting.rt);
@@ -572,6 +613,193 @@ TEST(files_of_others_do_not_wait_until_the_helper_is_free)
 	pthread_join(caller, NULL);
 	gyre_free(patience.rt);
 	test_pipe_close(&patience.pipe);
+}
+
+/* ------------------------------------- queued behind who then waits for it -- */
+
+enum way { BY_JOB_WAIT, BY_BLOCK_ON, BY_OFFLOAD, BY_CLOSE, WAYS };
+
+static const char *const way_names[] = {
+	[BY_JOB_WAIT] = "gyre_job_wait", [BY_BLOCK_ON] = "gyre_block_on",
+	[BY_OFFLOAD] = "gyre_offload to another runtime", [BY_CLOSE] = "gyre_close",
+};
+
+struct knot {
+	struct gyre *rt, *other;
+	enum way way;
+	struct gyre_job *job;		/* asks for what is queued; of other where that is closed */
+	atomic_uint held, queued;
+	enum gyre_status status;
+};
+
+static int task_says_queued(void *arg)
+{
+	struct knot *knot = arg;
+
+	atomic_store(&knot->queued, 1);
+	return 0;
+}
+
+/* Its sibling runs once it has gone to sleep, and that is after the push. */
+static int task_asks(void *arg)
+{
+	struct knot *knot = arg;
+
+	while (!atomic_load(&knot->held))
+		gyre_yield();
+	expect_status(gyre_go(task_says_queued, knot, NULL), GYRE_OK);
+	knot->status = gyre_offload(knot->rt, offloaded_square, (void *)7, NULL);
+	if (knot->status == GYRE_WOULD_DEADLOCK) {
+		expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
+		expect_contains(gyre_last_error(), "offload_threads");
+	}
+	return 3;
+}
+
+static int wait_for_who_asks(void *arg)
+{
+	struct knot *knot = arg;
+	int result = 0;
+
+	expect_status(gyre_job_wait(knot->job, GYRE_FOREVER, &result), GYRE_OK);
+	return result;
+}
+
+static int offloaded_ties(void *arg)
+{
+	struct knot *knot = arg;
+
+	atomic_store(&knot->held, 1);
+	await(atomic_load(&knot->queued));
+	switch (knot->way) {
+	case BY_JOB_WAIT:
+		return wait_for_who_asks(knot);
+	case BY_BLOCK_ON:
+		return test_block_on(knot->other, wait_for_who_asks, knot);
+	case BY_OFFLOAD:
+		return offload(knot->other, wait_for_who_asks, knot);
+	default:
+		expect_status(gyre_close(knot->other), GYRE_OK);
+		return wait_for_who_asks(knot);
+	}
+}
+
+TEST(what_is_queued_behind_a_helper_that_begins_to_wait_for_it_is_refused)
+{
+	struct knot knot;
+
+	for (knot.way = BY_JOB_WAIT; knot.way < WAYS; knot.way++) {
+		test_row("%s", way_names[knot.way]);
+		knot = (struct knot){ .way = knot.way, .rt = open_with_helpers(1),
+				      .other = open_with_helpers(1) };
+		knot.job = test_spawn(knot.way == BY_CLOSE ? knot.other : knot.rt, task_asks,
+				      &knot);
+		expect_eq(offload(knot.rt, offloaded_ties, &knot), 3);
+		expect_status(knot.status, GYRE_WOULD_DEADLOCK);
+		/* The helper is free again. */
+		expect_eq(offload(knot.rt, offloaded_square, (void *)3), 9);
+		gyre_free(knot.rt);
+		gyre_free(knot.other);
+	}
+}
+
+static int offloaded_asks_in_vain(void *arg)
+{
+	struct knot *knot = arg;
+
+	atomic_store(&knot->held, 1);
+	await(atomic_load(&knot->queued));
+	expect_status(gyre_offload(knot->rt, offloaded_square, (void *)2, NULL),
+		      GYRE_WOULD_DEADLOCK);
+	return 5;
+}
+
+/* Who is refused does not wait: what others have queued is run after it. */
+TEST(helper_whose_offload_is_refused_leaves_alone_what_is_queued_behind_it)
+{
+	struct knot knot = { .rt = open_with_helpers(1) };
+
+	knot.job = test_spawn(knot.rt, task_asks, &knot);
+	expect_eq(offload(knot.rt, offloaded_asks_in_vain, &knot), 5);
+	expect_job(knot.job, GYRE_OK);
+	expect_status(knot.status, GYRE_OK);
+	gyre_free(knot.rt);
+}
+
+struct lasting_knot {
+	struct knot knot;
+	struct lasting lasting;
+	atomic_uint go;
+};
+
+static int task_dumps(void *arg)
+{
+	struct lasting_knot *both = arg;
+	int fd = test_file(100);
+
+	expect_status(gyre_go(task_says_queued, &both->knot, NULL), GYRE_OK);
+	both->knot.status = gyre_dump(NULL, fd);
+	close(fd);
+	return 3;
+}
+
+static int offloaded_ties_to_dump(void *arg)
+{
+	struct lasting_knot *both = arg;
+
+	atomic_store(&both->knot.held, 1);
+	await(atomic_load(&both->go));
+	return wait_for_who_asks(&both->knot);
+}
+
+static void *offload_tie_to_dump(void *arg)
+{
+	struct lasting_knot *both = arg;
+
+	expect_eq(offload(both->knot.rt, offloaded_ties_to_dump, both), 3);
+	return NULL;
+}
+
+static void tie_to_dump(struct lasting_knot *both, bool reserve_is_free)
+{
+	pthread_t helped, reader;
+	struct gyre_job *dump;
+
+	fill_pipe(&both->lasting.pipe);
+	both->knot.rt = both->lasting.rt = open_with_helpers(1);
+	expect_eq(pthread_create(&helped, NULL, offload_tie_to_dump, both), 0);
+	await(atomic_load(&both->knot.held));
+	dump = test_spawn(both->knot.rt, task_dump_to_pipe, &both->lasting);
+	await(lives("gyre-r0"));
+	both->knot.job = test_spawn(both->knot.rt, task_dumps, both);
+	await(atomic_load(&both->knot.queued));
+	if (!reserve_is_free) {
+		atomic_store(&both->go, 1);
+		pthread_join(helped, NULL);
+	}
+	expect_eq(pthread_create(&reader, NULL, read_all, &both->lasting), 0);
+	expect_job(dump, GYRE_OK);
+	if (reserve_is_free) {
+		atomic_store(&both->go, 1);
+		pthread_join(helped, NULL);
+	}
+	close(both->lasting.pipe.w);
+	pthread_join(reader, NULL);
+	close(both->lasting.pipe.r);
+	gyre_free(both->knot.rt);
+}
+
+TEST(lasting_call_behind_a_helper_that_begins_to_wait_goes_to_the_reserve_or_is_refused)
+{
+	unsigned is_free;
+
+	for (is_free = 0; is_free < 2; is_free++) {
+		struct lasting_knot both = { .lasting.pipe = test_pipe() };
+
+		test_row("the reserve is %s", is_free ? "free" : "taken");
+		tie_to_dump(&both, is_free);
+		expect_status(both.knot.status, is_free ? GYRE_OK : GYRE_WOULD_DEADLOCK);
+	}
 }
 
 /* -------------------------------------------------- what cannot be cut off -- */

@@ -659,6 +659,136 @@ TEST(sleep_that_is_interrupted_goes_on_and_one_that_fails_is_over)
 	gyre__fault_remove();
 }
 
+/* ---------------------------------------------------- helpers that wait -- */
+
+static void push_and_await_begun(struct gyre__offload *pool, struct piece *piece)
+{
+	expect_eq(push(pool, piece), 0);
+	await(piece->begun);
+}
+
+static unsigned count(const struct gyre__offload_work *left)
+{
+	unsigned n;
+
+	for (n = 0; left; left = left->next)
+		n++;
+	return n;
+}
+
+TEST(push_to_helpers_that_all_wait_is_refused)
+{
+	struct gyre__offload *pool = open_pool(2, LONG_NS);
+	_Atomic bool gate = false;
+	struct piece first = { .gate = &gate }, second = { .gate = &gate }, late = { 0 };
+	_Atomic uint32_t waiting = 2;
+
+	late.work.run = run_piece;
+	push_and_await_begun(pool, &first);
+	expect_eq(push(pool, &second), 0);
+	expect_eq(gyre__offload_push(pool, &late.work, &waiting), -EDEADLK);
+	waiting = 1;
+	expect_eq(gyre__offload_push(pool, &late.work, &waiting), 0);
+	gate = true;
+	await(late.runs == 1);
+	close_and_free(pool);
+}
+
+TEST(who_begins_to_wait_leaves_what_is_queued_to_another)
+{
+	struct gyre__offload *pool;
+	_Atomic bool gate = false;
+	struct piece first = { .gate = &gate }, second = { 0 };
+	struct gyre__offload_work *left = NULL;
+	const _Atomic uint32_t waiting = 1;
+
+	gyre__fault_install();
+	pool = open_pool(2, LONG_NS);
+	push_and_await_begun(pool, &first);
+	gyre__fault_set(GYRE__FAULT_thread_start, 0, 1, -EAGAIN);
+	expect_eq(push(pool, &second), 0);
+	expect_eq(live(pool), 1);
+	expect_eq(gyre__offload_relieve(pool, &waiting, &left), 0);
+	expect(!left);
+	await(second.runs == 1);
+	expect_eq(first.runs, 0);
+	gate = true;
+	close_and_free(pool);
+	gyre__fault_remove();
+}
+
+/* There may be no more than the one that waits; or the second one cannot be started. */
+TEST(what_nobody_can_come_to_is_given_back_and_not_run)
+{
+	unsigned helpers;
+
+	gyre__fault_install();
+	for (helpers = 1; helpers <= 2; helpers++) {
+		struct gyre__offload *pool = open_pool(helpers, LONG_NS);
+		_Atomic bool gate = false;
+		struct piece first = { .gate = &gate }, pieces[2] = { { 0 } };
+		_Atomic uint32_t waiting = 0;
+		struct gyre__offload_work *left = NULL;
+
+		test_row("%u helpers", helpers);
+		push_and_await_begun(pool, &first);
+		gyre__fault_set(GYRE__FAULT_thread_start, 0, GYRE__FAULT_FOREVER, -EAGAIN);
+		expect_eq(push(pool, &pieces[0]), 0);
+		expect_eq(push(pool, &pieces[1]), 0);
+		/* It has only asked: it does not wait yet. */
+		expect_eq(gyre__offload_relieve(pool, &waiting, &left), 0);
+		expect(!left);
+		waiting = 1;
+		expect_eq(gyre__offload_relieve(pool, &waiting, &left),
+			  helpers == 1 ? -EDEADLK : -EAGAIN);
+		expect(left == &pieces[0].work);
+		expect_eq(count(left), 2);
+		expect_eq(gyre__offload_relieve(pool, &waiting, &left), 0);
+		gyre__fault_clear();
+		gate = true;
+		await(idle(pool) == 1);
+		expect_eq(pieces[0].runs + pieces[1].runs, 0);
+		push_and_await(pool, &pieces[0]);
+		close_and_free(pool);
+	}
+	gyre__fault_remove();
+}
+
+static void wait_in_close(void *arg, unsigned number)
+{
+	(void)number;
+	gyre__offload_close(arg);
+}
+
+TEST(pool_that_is_being_closed_gives_back_what_nobody_can_come_to)
+{
+	struct gyre__offload *pool;
+	_Atomic bool gate = false;
+	struct piece first = { .gate = &gate }, second = { 0 }, late = { 0 };
+	const _Atomic uint32_t waiting = 1;
+	struct gyre__offload_work *left = NULL;
+	struct test_crew closer;
+
+	gyre__fault_install();
+	pool = open_pool(2, LONG_NS);
+	push_and_await_begun(pool, &first);
+	gyre__fault_set(GYRE__FAULT_thread_start, 0, GYRE__FAULT_FOREVER, -EAGAIN);
+	expect_eq(push(pool, &second), 0);
+	late.work.run = run_piece;
+	test_crew_start(&closer, 1, wait_in_close, pool);
+	/* Refused as no other can be started, until it is refused as after a close. */
+	await(gyre__offload_push(pool, &late.work, &gyre__offload_everybody) == -ESHUTDOWN);
+	expect_eq(gyre__offload_relieve(pool, &waiting, &left), -ESHUTDOWN);
+	expect_eq(count(left), 1);
+	expect(left == &second.work);
+	gate = true;
+	test_crew_join(&closer);
+	expect_eq(live(pool), 0);
+	expect_eq(second.runs, 0);
+	gyre__offload_free(pool);
+	gyre__fault_remove();
+}
+
 /* ----------------------------------------------------------------- hooks -- */
 
 static _Atomic unsigned begins, finishes;
@@ -750,7 +880,7 @@ TEST(helper_that_could_not_begin_leaves_its_work_to_the_others)
 	_Atomic bool gate = false;
 	struct piece first = { .gate = &gate }, second = { 0 };
 
-	expect_eq(push(pool, &first), 0);
+	push_and_await_begun(pool, &first);
 	await(pieces_begun == 1);
 	begin_error = -ENOMEM;
 	expect_eq(push(pool, &second), 0);

@@ -289,6 +289,8 @@ static void expect_told(const struct attempt *attempt)
 {
 	if (attempt->status != GYRE_NO_MEMORY)
 		expect_contains(attempt->text, "gyre_open");
+	if (attempt->error == EAGAIN)
+		expect_contains(attempt->text, "RLIMIT_NPROC");
 }
 
 /* Of the calls of one kind that open makes each fails once, until there is none left. */

@@ -243,6 +243,66 @@ TEST(counters_tell_who_is_out_and_who_is_idle)
 	gyre__stacks_done(&stacks);
 }
 
+TEST(promised_stacks_are_there_whatever_fails_then_and_cost_no_memory_before)
+{
+	enum { COUNT = 100 };
+	unsigned class = gyre__stack_class_of(USUAL), i;
+	struct gyre__stack *stack[COUNT];
+	struct gyre__stacks stacks;
+	size_t before;
+
+	gyre__fault_install();
+	gyre__stacks_init(&stacks);
+	expect(gyre__stack_promise(&stacks, class));
+	before = statm(1);
+	for (i = 1; i < COUNT; i++)
+		expect(gyre__stack_promise(&stacks, class));
+	expect_lt(statm(1) - before, COUNT / 2 * PAGE);
+	expect_eq(stacks.live, 0);
+	gyre__fault_set(GYRE__FAULT_mmap, 0, GYRE__FAULT_FOREVER, -ENOMEM);
+	gyre__fault_set(GYRE__FAULT_madvise, 0, GYRE__FAULT_FOREVER, -ENOMEM);
+	gyre__fault_set(GYRE__FAULT_mprotect, 0, GYRE__FAULT_FOREVER, -ENOMEM);
+	expect(!gyre__stack_promise(&stacks, class));
+	for (i = 0; i < COUNT; i++) {
+		stack[i] = gyre__stack_take(&stacks, class);
+		expect_eq(stacks.live, i + 1);
+		*(volatile char *)stack[i]->base = 1;
+	}
+	/* What comes back, or is not wanted, may be promised again. */
+	gyre__stack_put(&stacks, stack[0]);
+	expect(gyre__stack_promise(&stacks, class));
+	expect(!gyre__stack_promise(&stacks, class));
+	gyre__stack_unpromise(&stacks, class);
+	expect(gyre__stack_get(&stacks, USUAL) == stack[0]);
+	for (i = 0; i < COUNT; i++)
+		gyre__stack_put(&stacks, stack[i]);
+	gyre__stacks_done(&stacks);
+	gyre__fault_remove();
+}
+
+TEST(a_stack_is_passed_on_unless_it_is_to_be_looked_at_or_cleared_or_of_another_size)
+{
+	unsigned class = gyre__stack_class_of(USUAL), times;
+	struct gyre__stacks stacks;
+	struct gyre__stack *stack;
+
+	gyre__stacks_init(&stacks);
+	stack = gyre__stack_get(&stacks, USUAL);
+	expect(!gyre__stack_pass_on(&stacks, stack, class + 1));
+	for (times = 1; gyre__stack_pass_on(&stacks, stack, class); times++)
+		;
+	expect_eq(times, GYRE__STACK_LOOK_EVERY);
+	expect_eq(stacks.high_water, 0);
+	gyre__stack_put(&stacks, stack);
+	expect_gt(stacks.high_water, 0);
+	stack = gyre__stack_get(&stacks, USUAL);
+	expect(gyre__stack_pass_on(&stacks, stack, class));
+	stacks.zero = true;
+	expect(!gyre__stack_pass_on(&stacks, stack, class));
+	gyre__stack_put(&stacks, stack);
+	gyre__stacks_done(&stacks);
+}
+
 static void end_with_one_out(void *arg)
 {
 	gyre__stack_get(arg, USUAL);

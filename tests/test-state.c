@@ -1059,6 +1059,38 @@ TEST(shared_state_and_locals_are_destroyed_in_the_reverse_order_of_their_making)
 	expect_eq(line_of_end[1], 2);
 }
 
+static enum gyre_status late;
+static enum gyre_effect late_effect;
+
+/* Jobs, while the state is taken apart: one in line for it, and one with a state of its own. */
+static void start_jobs_in_destroy(struct thing *thing)
+{
+	struct gyre_job_options options = { .size = sizeof(options), .mode = GYRE_MODE_FRESH };
+
+	(void)thing;
+	plan.in_destroy = NULL;
+	late = gyre_block_on(NULL, task_never, NULL, NULL, NULL);
+	late_effect = gyre_last_effect();
+	expect_contains(gyre_last_error(), "never began");
+	expect_status(gyre_block_on(NULL, task_use_once, NULL, &options, NULL), GYRE_OK);
+	expect(gyre_alloc(1000));
+	expect_status(gyre_defer(count_defer, NULL), GYRE_OK);
+}
+
+TEST(shared_state_that_is_being_destroyed_is_no_jobs_any_more)
+{
+	struct gyre *rt = open_mode(1, GYRE_MODE_SHARED);
+
+	plan.in_destroy = start_jobs_in_destroy;
+	expect_eq(test_block_on(rt, task_use_once, NULL), 0);
+	gyre_free(rt);
+	expect_status(late, GYRE_CLOSED);
+	expect_eq(late_effect, GYRE_EFFECT_NONE);
+	expect_eq(atomic_load(&resets), 0);
+	expect_eq(atomic_load(&created), 2);
+	expect_eq(atomic_load(&destroyed), 2);
+}
+
 TEST(close_in_the_middle_ends_the_line_and_destroys_once)
 {
 	struct gyre *rt = open_with_drain(GYRE_MODE_SHARED, MS);

@@ -906,6 +906,98 @@ TEST(each_task_has_its_own_last_error)
 	run(task_many_last_errors, NULL);
 }
 
+/* Where its frame lies, and what another has left behind there. */
+struct trace {
+	const void *frame;
+	unsigned defers;
+};
+
+static void count_defer(void *arg)
+{
+	struct trace *trace = arg;
+
+	trace->defers++;
+}
+
+static int task_leaves_traces(void *arg)
+{
+	struct trace *trace = arg;
+
+	trace->frame = __builtin_frame_address(0);
+	expect_eq(errno, 0);
+	expect_eq(fegetround(), FE_TONEAREST);
+	expect_eq(gyre_cancelled(), 0);
+	expect_status(gyre_last_status(), GYRE_OK);
+	errno = EBADF;
+	expect_eq(fesetround(FE_UPWARD), 0);
+	expect_status(gyre_defer(count_defer, trace), GYRE_OK);
+	expect_status(gyre_join(NULL, NULL), GYRE_INVALID);
+	return 0;
+}
+
+static int task_one_after_the_other(void *arg)
+{
+	enum { COUNT = 40 };
+	struct trace traces[COUNT] = { 0 };
+	struct gyre_task *tasks[COUNT];
+	unsigned i, same = 0;
+
+	(void)arg;
+	for (i = 0; i < COUNT; i++)
+		tasks[i] = go(task_leaves_traces, &traces[i]);
+	for (i = 0; i < COUNT; i++)
+		expect_status(gyre_join(tasks[i], NULL), GYRE_OK);
+	for (i = 0; i < COUNT; i++) {
+		expect_eq(traces[i].defers, 1);
+		same += i > 0 && traces[i].frame == traces[i - 1].frame;
+	}
+#if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__)) && \
+	!defined(GYRE_FIBER_UCONTEXT)
+	expect_gt(same, COUNT / 2);	/* elsewhere each has its own */
+#else
+	(void)same;
+#endif
+	return 0;
+}
+
+TEST(task_that_begins_on_the_stack_of_another_finds_nothing_of_it)
+{
+	run(task_one_after_the_other, NULL);
+}
+
+static int task_sleeps_then_counts(void *arg)
+{
+	char depth[1024];
+
+	memset(depth, 1, sizeof(depth));
+	__asm__ volatile("" : : "r"(depth) : "memory");
+	gyre_sleep(1000);
+	return depth[(uintptr_t)arg % sizeof(depth)];
+}
+
+/* Some of them wait, and keep their stacks: who follows gets others. */
+static int task_waits_between(void *arg)
+{
+	struct gyre_task *tasks[300];
+	unsigned i;
+	int result;
+
+	(void)arg;
+	for (i = 0; i < 300; i++)
+		tasks[i] = i % 3 ? go(test_task_return, (void *)(uintptr_t)i) :
+				   go(task_sleeps_then_counts, (void *)(uintptr_t)i);
+	for (i = 300; i-- > 0;) {
+		expect_status(gyre_join(tasks[i], &result), GYRE_OK);
+		expect_eq(result, i % 3 ? i : 1);
+	}
+	return 0;
+}
+
+TEST(tasks_that_wait_keep_their_stacks_while_others_follow_one_another)
+{
+	run(task_waits_between, NULL);
+}
+
 /* ------------------------------------------------------------- great ones -- */
 
 static int task_hundred_thousand(void *arg)

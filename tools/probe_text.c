@@ -178,7 +178,7 @@ static void print_limits(const struct probe *probe)
 
 	printf("\nLimits\n");
 	print_memlock(probe);
-	row("RLIMIT_NOFILE", "%s (can be raised to %s); 3 a worker, 1 a calling thread",
+	row("RLIMIT_NOFILE", "%s (can be raised to %s); 3 a worker, none a calling thread",
 	    amount(a, sizeof(a), limits->nofile), amount(b, sizeof(b), limits->nofile_max));
 	row("guard pages", "%s", limits->guard_install == PROBE_YES ?
 	    "MADV_GUARD_INSTALL, no mapping of their own" :

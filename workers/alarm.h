@@ -56,6 +56,13 @@ void gyre__alarm_set(struct gyre__alarms *alarms, struct gyre__alarm *alarm, uin
 /* Unset, if it is set. */
 void gyre__alarm_unset(struct gyre__alarms *alarms, struct gyre__alarm *alarm);
 
+/* When it is due; UINT64_MAX: it is not set. */
+static inline uint64_t gyre__alarm_at(const struct gyre__alarms *alarms,
+				      const struct gyre__alarm *alarm)
+{
+	return alarm->place == GYRE__ALARM_UNSET ? UINT64_MAX : alarms->heap[alarm->place].at_ns;
+}
+
 /* When the next is due; UINT64_MAX: none is set. */
 static inline uint64_t gyre__alarms_next(const struct gyre__alarms *alarms)
 {

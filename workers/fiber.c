@@ -16,9 +16,6 @@
  */
 #include "fiber.h"
 
-#include <stdbool.h>
-#include <stdint.h>
-
 #include "ring/sys.h"
 
 #if defined(GYRE_FIBER_UCONTEXT) || !defined(__LP64__)
@@ -192,6 +189,18 @@ static ALWAYS_INLINE void tell_valgrind_done(struct gyre__fiber *fiber)
 #endif
 }
 
+/* Does any of them follow just now? Else only sp is ever read of a fiber that has begun. */
+static ALWAYS_INLINE bool is_told(void)
+{
+#if defined(FIBER_ASAN) || defined(FIBER_TSAN)
+	return true;
+#elif defined(HAVE_VALGRIND_VALGRIND_H)
+	return gyre__unlikely(under_valgrind);
+#else
+	return false;
+#endif
+}
+
 /* --------------------------------------------------------- the first step -- */
 
 /*
@@ -243,18 +252,25 @@ struct first_frame {
 };
 _Static_assert(sizeof(struct first_frame) == 64, "fiber_x86_64.S knows this layout");
 
-static void make_first_frame(struct gyre__fiber *fiber, char *top)
+static void make_first_frame(struct gyre__fiber *fiber, char *top,
+			     const struct gyre__fiber_control *control)
 {
 	struct first_frame *frame = (void *)(top - sizeof(*frame));
 
 	*frame = (struct first_frame){
+		.mxcsr = control->word[0],
+		.x87_control = (uint16_t)control->word[1],
 		.r12 = fiber,
 		.rbx = fiber_main,
 		.rip = gyre__fiber_begin,
 	};
-	__asm__("stmxcsr %0" : "=m"(frame->mxcsr));
-	__asm__("fnstcw %0" : "=m"(frame->x87_control));
 	fiber->sp = frame;
+}
+
+static ALWAYS_INLINE void load_control(const struct gyre__fiber_control *control)
+{
+	__asm__ volatile("ldmxcsr %0" : : "m"(control->word[0]));
+	__asm__ volatile("fldcw %0" : : "m"(control->word[1]));
 }
 
 #elif defined(FIBER_AARCH64)
@@ -285,7 +301,13 @@ static uint64_t signed_for(void (*fn)(void), char *top)
 	return address;
 }
 
-static void make_first_frame(struct gyre__fiber *fiber, char *top)
+static uint64_t fpcr_of(const struct gyre__fiber_control *control)
+{
+	return control->word[0] | (uint64_t)control->word[1] << 32;
+}
+
+static void make_first_frame(struct gyre__fiber *fiber, char *top,
+			     const struct gyre__fiber_control *control)
 {
 	struct first_frame *frame = (void *)(top - sizeof(*frame));
 
@@ -293,9 +315,14 @@ static void make_first_frame(struct gyre__fiber *fiber, char *top)
 		.x19 = fiber,
 		.x20 = fiber_main,
 		.x30 = signed_for(gyre__fiber_begin, top),
+		.fpcr = fpcr_of(control),
 	};
-	__asm__ volatile("mrs %0, fpcr" : "=r"(frame->fpcr));
 	fiber->sp = frame;
+}
+
+static ALWAYS_INLINE void load_control(const struct gyre__fiber_control *control)
+{
+	__asm__ volatile("msr fpcr, %0" : : "r"(fpcr_of(control)));
 }
 
 #else
@@ -323,13 +350,21 @@ static void begin(unsigned high, unsigned low)
 	__builtin_trap();
 }
 
-static void make_first_frame(struct gyre__fiber *fiber, char *top)
+/* A context has them, of whoever made it. */
+static ALWAYS_INLINE void load_control(const struct gyre__fiber_control *control)
+{
+	(void)control;
+}
+
+static void make_first_frame(struct gyre__fiber *fiber, char *top,
+			     const struct gyre__fiber_control *control)
 {
 	ucontext_t *context = (void *)((uintptr_t)(top - sizeof(*context)) &
 				       -(uintptr_t)FIBER_ALIGN);
 	uint64_t address = (uintptr_t)fiber;
 	int rc;
 
+	(void)control;
 	GYRE_ASSERT((char *)context - (char *)fiber->stack >= GYRE__FIBER_STACK_MIN / 4);
 	rc = getcontext(context);
 	GYRE_ASSERT(rc == 0);
@@ -345,8 +380,9 @@ static void make_first_frame(struct gyre__fiber *fiber, char *top)
 
 /* --------------------------------------------------------------- the rest -- */
 
-void gyre__fiber_init(struct gyre__fiber *fiber, void *stack, size_t size, gyre__fiber_fn *fn,
-		      void *arg)
+void gyre__fiber_init_with(struct gyre__fiber *fiber, void *stack, size_t size,
+			   gyre__fiber_fn *fn, void *arg,
+			   const struct gyre__fiber_control *control)
 {
 	uintptr_t top = ((uintptr_t)stack + size) & -(uintptr_t)FIBER_ALIGN;
 
@@ -359,7 +395,24 @@ void gyre__fiber_init(struct gyre__fiber *fiber, void *stack, size_t size, gyre_
 	fiber->arg = arg;
 	tell_init(fiber);
 	tell_valgrind_init(fiber);
-	make_first_frame(fiber, (char *)top);
+	make_first_frame(fiber, (char *)top, control);
+}
+
+void gyre__fiber_init(struct gyre__fiber *fiber, void *stack, size_t size, gyre__fiber_fn *fn,
+		      void *arg)
+{
+	struct gyre__fiber_control control;
+
+	gyre__fiber_control_get(&control);
+	gyre__fiber_init_with(fiber, stack, size, fn, arg, &control);
+}
+
+void gyre__fiber_follow(struct gyre__fiber *from, struct gyre__fiber *to,
+			const struct gyre__fiber_control *control)
+{
+	if (is_told())
+		*to = *from;
+	load_control(control);
 }
 
 void gyre__fiber_init_thread(struct gyre__fiber *fiber)

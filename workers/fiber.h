@@ -15,7 +15,9 @@
 #ifndef GYRE_WORKERS_FIBER_H
 #define GYRE_WORKERS_FIBER_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Enough to start and to switch; what fn needs comes on top. */
 #define GYRE__FIBER_STACK_MIN	8192
@@ -45,6 +47,34 @@ struct gyre__fiber {
 	} told;
 };
 
+/* The control words of the floating-point units, as far as a switch keeps them. */
+struct gyre__fiber_control {
+	uint32_t word[2];		/* x86-64: of SSE, of x87; aarch64: both are one */
+};
+
+/* The caller's. False: only a fiber that is made by the caller itself has them. */
+static inline bool gyre__fiber_control_get(struct gyre__fiber_control *control)
+{
+#if defined(GYRE_FIBER_UCONTEXT) || !defined(__LP64__)
+	control->word[0] = control->word[1] = 0;
+	return false;
+#elif defined(__x86_64__)
+	__asm__("stmxcsr %0" : "=m"(control->word[0]));
+	__asm__("fnstcw %0" : "=m"(control->word[1]));
+	return true;
+#elif defined(__aarch64__)
+	uint64_t fpcr;
+
+	__asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+	control->word[0] = (uint32_t)fpcr;
+	control->word[1] = (uint32_t)(fpcr >> 32);
+	return true;
+#else
+	control->word[0] = control->word[1] = 0;
+	return false;
+#endif
+}
+
 /*
  * A fiber that will run fn(arg) on [stack, stack + size) when it is first
  * switched to; size is at least GYRE__FIBER_STACK_MIN. It starts with the
@@ -52,6 +82,18 @@ struct gyre__fiber {
  */
 void gyre__fiber_init(struct gyre__fiber *fiber, void *stack, size_t size, gyre__fiber_fn *fn,
 		      void *arg);
+
+/* The same, but for the control words, which are what these were. */
+void gyre__fiber_init_with(struct gyre__fiber *fiber, void *stack, size_t size,
+			   gyre__fiber_fn *fn, void *arg,
+			   const struct gyre__fiber_control *control);
+
+/*
+ * Who runs on from's stack goes on there as to, which has not been made, with these
+ * control words: from is finished, without gyre__fiber_done().
+ */
+void gyre__fiber_follow(struct gyre__fiber *from, struct gyre__fiber *to,
+			const struct gyre__fiber_control *control);
 
 /*
  * Makes the calling thread's own stack a fiber, so that it can be switched from

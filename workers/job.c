@@ -184,7 +184,7 @@ void gyre__job_release_held(struct gyre__task *last)
 }
 
 /* Its last task has left; what it still holds is told to go. */
-static void end_job(struct gyre__job *job)
+void gyre__job_end(struct gyre__job *job)
 {
 	release_held(job);
 	gyre__job_may_finish(job);
@@ -206,6 +206,17 @@ void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason)
 		return;
 	job->reason = reason;
 	cancel_tasks(job);
+}
+
+void gyre__job_look(struct gyre__job *job)
+{
+	uint64_t deadline_ns = gyre__alarm_at(&job->home->alarms, &job->alarm);
+
+	/* Relaxed: a hint; what led to the cancel comes with that itself. */
+	if (gyre__load(&job->handle->cancel_asked, relaxed))
+		gyre__job_cancel(job, GYRE_CANCELLED);
+	else if (deadline_ns != GYRE__NEVER && deadline_ns <= gyre__sys->now_ns())
+		gyre__job_cancel(job, GYRE_TIMED_OUT);
 }
 
 void gyre__jobs_end(struct gyre__tasks *tasks, enum gyre_status reason)
@@ -231,27 +242,15 @@ void gyre__job_panic(struct gyre__job *job, char *text)
 	cancel_tasks(job);
 }
 
-void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
-			  enum gyre__task_end end, int result)
+void gyre__job_end_of_first(struct gyre__job *job, enum gyre__task_end end, int result)
 {
-	if (task->job_prev)
-		task->job_prev->job_next = task->job_next;
-	else
-		job->tasks = task->job_next;
-	if (task->job_next)
-		task->job_next->job_prev = task->job_prev;
-	job->live--;
-	if (task == job->first) {
-		job->first = NULL;
-		job->returned = end == GYRE__TASK_RETURNED;
-		job->result = result;
-		if (job->live) {
-			gyre__count(&job->home->counters.leftover, job->live);
-			cancel_tasks(job);
-		}
+	job->first = NULL;
+	job->returned = end == GYRE__TASK_RETURNED;
+	job->result = result;
+	if (job->live) {
+		gyre__count(&job->home->counters.leftover, job->live);
+		cancel_tasks(job);
 	}
-	if (job->live == 0)
-		end_job(job);
 }
 
 /* ----------------------------------------------------------- beginning -- */
@@ -259,24 +258,6 @@ void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
 static void timed_out(struct gyre__alarm *alarm)
 {
 	gyre__job_cancel(gyre__container_of(alarm, struct gyre__job, alarm), GYRE_TIMED_OUT);
-}
-
-struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
-				void *arg, struct gyre_task **ret_handle)
-{
-	struct gyre__task *task = gyre__task_start(job->home, job, parent, fn, arg, job->stack_size,
-						   ret_handle);
-
-	if (!task)
-		return NULL;
-	task->cancel_ns = job->cancel_ns;	/* who comes too late is told at once */
-	task->job_prev = NULL;
-	task->job_next = job->tasks;
-	if (job->tasks)
-		job->tasks->job_prev = task;
-	job->tasks = task;
-	job->live++;
-	return task;
 }
 
 static bool copy_into_arena(struct gyre__job *job, const struct gyre_job *handle, void **ret_arg)
@@ -315,12 +296,13 @@ static struct gyre__job *job_new(struct gyre__tasks *tasks, struct gyre_job *han
 	job->handle = handle;
 	job->unjoined = GYRE__NO_HANDLE;
 	job->stack_size = handle->stack_size;
+	job->stack_class = gyre__stack_class_of(handle->stack_size);
 	gyre__alarm_init(&job->alarm, timed_out);
 	job->mode = handle->mode;
 	job->keyed = handle->keyed;
 	job->began = job->mode == GYRE_MODE_DEFAULT;
 	if (copy_into_arena(job, handle, &arg))
-		job->first = gyre__job_go(job, NULL, handle->fn, arg, NULL);
+		job->first = gyre__task_start(job, NULL, handle->fn, arg, NULL);
 	if (!job->first)
 		goto out_arena;
 	job->first->is_first = true;
@@ -399,6 +381,7 @@ bool gyre__job_start_own(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg,
 	handle->arg = arg;
 	handle->keyed = keyed;
 	handle->stack_size = OWN_STACK_SIZE;
+	handle->arena_max = tasks->arena_max;
 	handle->unref = free_own;
 	job = job_new(tasks, handle);
 	if (!job) {

@@ -60,6 +60,8 @@ struct gyre_job {
 	 */
 	_Atomic(struct gyre__thread *) waited_by;
 	bool owned;			/* by who waits: its own cancel is handed on to this job */
+	/* By any thread: a cancel is on its way to the worker, and is sent once. */
+	_Atomic uint32_t cancel_asked;
 	struct gyre__tasks *home;	/* where it runs */
 	struct gyre__job *job;		/* its worker's: while it runs there */
 	/* The upper floor's: one of its helpers has brought it about. */
@@ -99,6 +101,7 @@ struct gyre__job {
 	struct gyre__job *line_next, *line_prev;
 	const char *name;
 	size_t stack_size;		/* of tasks that it starts */
+	unsigned stack_class;
 	struct gyre__alarm alarm;	/* its time-out */
 	uint64_t cancel_ns;		/* since when its tasks are cancelled; 0: they are not */
 	/* Why, if not for the end of the first one; GYRE_OK: that. */
@@ -114,10 +117,6 @@ struct gyre__job {
 /* Starts what handle describes, or answers it at once. */
 void gyre__job_start(struct gyre__tasks *tasks, struct gyre_job *handle);
 
-/* One more task of job, READY; see gyre__task_start(). */
-struct gyre__task *gyre__job_go(struct gyre__job *job, struct gyre__task *parent, gyre_task_fn *fn,
-				void *arg, struct gyre_task **ret_handle);
-
 /*
  * A job of the worker's own, whatever else may not begin any more. keyed: what it is a user of,
  * or NULL. False: no memory.
@@ -128,15 +127,49 @@ bool gyre__job_start_own(struct gyre__tasks *tasks, gyre_task_fn *fn, void *arg,
 /* Asks all of its tasks to end. reason: what its status will be. */
 void gyre__job_cancel(struct gyre__job *job, enum gyre_status reason);
 
+/*
+ * For a task of job that does not wait, whose worker can be told of nothing meanwhile: what would
+ * cancel the job once it waits, a cancel on its way or a time-out that is over, cancels it now.
+ */
+void gyre__job_look(struct gyre__job *job);
+
 /* The end of a drain, or of the ring: all that live and all that still come. */
 void gyre__jobs_end(struct gyre__tasks *tasks, enum gyre_status reason);
 
 /* A task of job has panicked: the text of the first one is kept. Takes text over. */
 void gyre__job_panic(struct gyre__job *job, char *text);
 
+void gyre__job_end_of_first(struct gyre__job *job, enum gyre__task_end end, int result);
+void gyre__job_end(struct gyre__job *job);
+
 /* For task.c: task is at its end. The job may be gone after this. */
-void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
-			  enum gyre__task_end end, int result);
+static inline void gyre__job_task_ended(struct gyre__job *job, struct gyre__task *task,
+					enum gyre__task_end end, int result)
+{
+	if (task->job_prev)
+		task->job_prev->job_next = task->job_next;
+	else
+		job->tasks = task->job_next;
+	if (task->job_next)
+		task->job_next->job_prev = task->job_prev;
+	job->live--;
+	if (gyre__unlikely(task == job->first))
+		gyre__job_end_of_first(job, end, result);
+	if (gyre__unlikely(job->live == 0))
+		gyre__job_end(job);
+}
+
+/* For task.c: task is one of job's. */
+static inline void gyre__job_task_begins(struct gyre__job *job, struct gyre__task *task)
+{
+	task->cancel_ns = job->cancel_ns;	/* who comes too late is told at once */
+	task->job_prev = NULL;
+	task->job_next = job->tasks;
+	if (job->tasks)
+		job->tasks->job_prev = task;
+	job->tasks = task;
+	job->live++;
+}
 
 void gyre__job_hold(struct gyre__job *job, struct gyre__held *held,
 		    void (*release)(struct gyre__held *held));
@@ -153,6 +186,21 @@ void gyre__job_release_held(struct gyre__task *last);
 static inline uint32_t *gyre__job_unjoined(struct gyre__job *job)
 {
 	return &job->unjoined;
+}
+
+/* A slot that has ended was joined: its handle means nothing any more. */
+static inline void gyre__task_slot_free(struct gyre__tasks *tasks, struct gyre__task_slot *slot)
+{
+	struct gyre__task_slot *slots = tasks->slots;
+	uint32_t index = (uint32_t)(slot - slots), next = slot->next;
+	uint32_t *list = gyre__job_unjoined(slot->owner);
+
+	GYRE_ASSERT(slot->ended);
+	if (*list == index)
+		*list = next == index ? GYRE__NO_HANDLE : next;
+	slots[slot->prev].next = next;
+	slots[next].prev = slot->prev;
+	gyre__task_slot_release(tasks, index);
 }
 
 /* ----------------------------------------------------------- any thread -- */

@@ -87,7 +87,7 @@ static void let_them_look(struct gyre__local_entry *entry)
 	struct gyre__task *task;
 
 	while ((task = entry->waiting)) {
-		entry->waiting = task->local_next;
+		entry->waiting = task->top->local_next;
 		task->local_waits = NULL;
 		gyre__task_ready(task);
 	}
@@ -141,8 +141,8 @@ static void interrupt_wait(struct gyre__task *task, struct gyre__wait *wait)
 	(void)wait;
 	gyre__waits_lock();
 	while (*at != task)
-		at = &(*at)->local_next;
-	*at = task->local_next;
+		at = &(*at)->top->local_next;
+	*at = task->top->local_next;
 	gyre__waits_unlock();
 	task->local_waits = NULL;
 	gyre__task_ready(task);
@@ -158,7 +158,7 @@ static bool wait_for_maker(struct gyre__task *task, struct gyre__local_entry *en
 	circle = task->home->hooks.is_circle(entry->maker, task);
 	if (!circle) {
 		task->local_waits = entry;
-		task->local_next = entry->waiting;
+		task->top->local_next = entry->waiting;
 		entry->waiting = task;
 	}
 	gyre__waits_unlock();
@@ -209,9 +209,10 @@ static void destroy_locals(struct gyre__tasks *tasks)
 	while (locals->made_count) {
 		struct gyre__local_entry *entry = locals->made[--locals->made_count];
 
+		/* First: while destroy waits, nobody else gets what it takes apart. */
+		entry->state = GYRE__LOCAL_EMPTY;
 		if (entry->copy.destroy)
 			entry->copy.destroy(entry->value);
-		entry->state = GYRE__LOCAL_EMPTY;
 	}
 	tasks->ring->guests--;
 }
@@ -227,8 +228,9 @@ static int end_task(void *arg)
 {
 	struct gyre__tasks *tasks = arg;
 
-	/* As defers are: they may wait while there is time. */
+	/* As defers are: they may wait while there is time. A panic would leave others there. */
 	tasks->running->task->shielded = true;
+	tasks->running->task->may_not_panic = true;
 	destroy_all(tasks);
 	return 0;
 }

@@ -229,14 +229,14 @@ static unsigned free_number(const struct gyre__offload *pool)
 	return number;
 }
 
-/* Under the lock, which its thread waits for. -EAGAIN: there may be no more of them. */
+/* Under the lock, which its thread waits for. -EDEADLK: there may be no more of them. */
 static int helper_start(struct gyre__offload *pool)
 {
 	struct helper *helper;
 	int rc;
 
 	if (pool->live == pool->config.threads_max)
-		return -EAGAIN;
+		return -EDEADLK;
 	helper = gyre__zalloc(sizeof(*helper));
 	if (!helper)
 		return -ENOMEM;
@@ -301,7 +301,7 @@ int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *wo
 		rc = tell_idle(pool) ? 0 : helper_start(pool);
 		/*
 		 * Whoever lives looks into the queue before it ends. seq_cst: pairs with the
-		 * add in gyre__helper_waits(). Under the lock: who counts itself after this
+		 * add in count_waiting(). Under the lock: who counts itself after this
 		 * comes to gyre__offload_relieve() later.
 		 */
 		if (pool->live > (stuck ? gyre__load(stuck, seq_cst) : 0))
@@ -313,21 +313,23 @@ int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *wo
 	return rc;
 }
 
-struct gyre__offload_work *gyre__offload_relieve(struct gyre__offload *pool,
-						 const _Atomic uint32_t *waiting)
+int gyre__offload_relieve(struct gyre__offload *pool, const _Atomic uint32_t *waiting,
+			  struct gyre__offload_work **ret_left)
 {
-	struct gyre__offload_work *left = NULL;
+	int rc = 0;
 
 	lock(pool);
-	/* seq_cst: pairs with the adds in gyre__helper_waits(), the caller's own among them. */
-	if (pool->first && !pool->closed && !tell_idle(pool) &&
-	    pool->live < pool->config.threads_max && helper_start(pool) < 0 &&
-	    pool->live <= gyre__load(waiting, seq_cst)) {
-		left = pool->first;
+	if (pool->first && !tell_idle(pool))
+		rc = pool->closed ? -ESHUTDOWN : helper_start(pool);
+	/* seq_cst: pairs with the adds in count_waiting(), the caller's own among them. */
+	if (rc < 0 && pool->live > gyre__load(waiting, seq_cst))
+		rc = 0;
+	if (rc < 0) {
+		*ret_left = pool->first;
 		pool->first = NULL;
 	}
 	unlock(pool);
-	return left;
+	return rc;
 }
 
 void gyre__offload_close(struct gyre__offload *pool)

@@ -9,7 +9,8 @@
  * start a thread.
  *
  * Modelled in tests/models/offload.pml: gyre__offload_push(), tell_idle(),
- * helper_sleep(), helper_work(), helper_leave(), gyre__offload_close().
+ * helper_sleep(), helper_work(), helper_leave(), gyre__offload_close(); and in
+ * tests/models/relieve.pml gyre__offload_relieve(), against the same.
  */
 #ifndef GYRE_WORKERS_OFFLOAD_H
 #define GYRE_WORKERS_OFFLOAD_H
@@ -53,18 +54,19 @@ extern const _Atomic uint32_t gyre__offload_everybody;
  * *stuck: so many helpers are not to be counted on, as they wait for others; of
  * gyre__offload_everybody, none who has something to do. NULL: work will run.
  * -ESHUTDOWN: the pool is closed. Another negative errno: no helper is free to come
- * to it, and none could be started; -EAGAIN: as there may be no more of them.
+ * to it, and none could be started; -EDEADLK: as there may be no more of them.
  */
 int gyre__offload_push(struct gyre__offload *pool, struct gyre__offload_work *work,
 		       const _Atomic uint32_t *stuck);
 
 /*
  * In a helper, which is about to wait for long, and stands in *waiting: what is queued
- * gets another one. Where that cannot be started and all that are there wait, the list
- * of what nobody will come to, to be refused; else NULL.
+ * gets another one. 0: somebody will come to it, or there is none. Else all that are there
+ * wait, and *ret_left is the list of what is to be refused. -EDEADLK: there may be no more
+ * of them; -ESHUTDOWN: the pool is closed; another negative errno: none could be started.
  */
-struct gyre__offload_work *gyre__offload_relieve(struct gyre__offload *pool,
-						 const _Atomic uint32_t *waiting);
+int gyre__offload_relieve(struct gyre__offload *pool, const _Atomic uint32_t *waiting,
+			  struct gyre__offload_work **ret_left);
 
 /*
  * Takes no more, runs what is queued, and returns when all threads are gone. Any

@@ -5,8 +5,8 @@
  *
  *	| guard | stack 0 ... record | guard | stack 1 ... record | ...
  *
- * Slots are carved one by one, in order, when somebody needs a stack and no idle
- * one is there: carving makes the guard. It is made without splitting the
+ * Slots are carved one by one, in order, when a stack is promised and no idle one
+ * is to spare: carving makes the guard, and touches nothing else. It is made without splitting the
  * mapping where the kernel can do that; elsewhere each guard is a mapping of its
  * own, and the limit of mappings (vm.max_map_count) ends it at some 32,000.
  *
@@ -132,32 +132,39 @@ static int take_cold(struct gyre__stack_class *class, struct gyre__stack_slab **
 	return slot;
 }
 
-/* The slot's number, or a negative number: out of something. */
-static int carve(struct gyre__stacks *stacks, struct gyre__stack_class *class,
-		 struct gyre__stack_slab **ret)
+static void add_cold(struct gyre__stack_class *class, struct gyre__stack_slab *slab, unsigned slot)
 {
+	slab->cold[slab->cold_count] = (uint16_t)slot;
+	if (slab->cold_count++ == 0) {
+		slab->next_cold = class->cold;
+		class->cold = slab;
+	}
+}
+
+bool gyre__stack_promise_slow(struct gyre__stacks *stacks, unsigned number)
+{
+	struct gyre__stack_class *class = &stacks->classes[number];
 	struct gyre__stack_slab *slab = class->slabs;
 
 	if (!slab || slab->carved == slab->count)
 		slab = slab_open(stacks, class);
 	if (!slab)
-		return -1;
+		return false;
 	if (make_guard(stacks, slab->base + slab->carved * slot_bytes(stacks, class)) < 0)
-		return -1;
-	*ret = slab;
-	return (int)slab->carved++;
+		return false;
+	add_cold(class, slab, slab->carved++);
+	return true;
 }
 
-struct gyre__stack *gyre__stack_get_slow(struct gyre__stacks *stacks, unsigned number)
+struct gyre__stack *gyre__stack_take_slow(struct gyre__stacks *stacks, unsigned number)
 {
 	struct gyre__stack_class *class = &stacks->classes[number];
 	struct gyre__stack_slab *slab;
 	struct gyre__stack *stack;
 	int slot;
 
-	slot = class->cold ? take_cold(class, &slab) : carve(stacks, class, &slab);
-	if (slot < 0)
-		return NULL;
+	GYRE_ASSERT(class->cold);
+	slot = take_cold(class, &slab);
 	stack = stack_at(stacks, number, slab, (unsigned)slot);
 	stack->next = NULL;
 	stack->base = slab->base + (unsigned)slot * slot_bytes(stacks, class) + stacks->guard;
@@ -260,14 +267,7 @@ static void push_hot(struct gyre__stacks *stacks, struct gyre__stack *stack)
 /* The record goes with the rest. */
 static void push_cold(struct gyre__stacks *stacks, struct gyre__stack *stack)
 {
-	struct gyre__stack_class *class = &stacks->classes[stack->class];
-	struct gyre__stack_slab *slab = stack->slab;
-
-	slab->cold[slab->cold_count] = stack->slot;
-	if (slab->cold_count++ == 0) {
-		slab->next_cold = class->cold;
-		class->cold = slab;
-	}
+	add_cold(&stacks->classes[stack->class], stack->slab, stack->slot);
 	if (!give_back_below(stacks, stack, 0) && stacks->zero)
 		memset(stack->base, 0, (size_t)((char *)stack - (char *)stack->base));
 }
@@ -280,6 +280,7 @@ void gyre__stack_put_slow(struct gyre__stacks *stacks, struct gyre__stack *stack
 	size_t depth = 0;
 
 	gyre__count(&stacks->live, -1);
+	class->spare++;
 	/* Of a class that keeps none each one is looked at: so large stacks are few. */
 	if (due || class->hot_max == 0)
 		depth = look(stacks, stack);

@@ -69,6 +69,8 @@ _Static_assert(sizeof(struct gyre__stack) <= GYRE__STACK_COLOUR_BYTES,
 struct gyre__stack_class {
 	struct gyre__stack *hot;	/* idle and in memory, the latest first */
 	unsigned hot_count, hot_max;
+	/* Idle, hot or cold, and promised to nobody. */
+	unsigned spare;
 	unsigned slab_count, slab_count_max;	/* stacks of the next slab, and of the largest */
 	size_t size;			/* of a stack, its record included */
 	/* Depth, as the last look found it: one page to what is kept. */
@@ -99,7 +101,8 @@ void gyre__stacks_init(struct gyre__stacks *stacks);
 /* Unmaps all; every stack must have been put. */
 void gyre__stacks_done(struct gyre__stacks *stacks);
 
-struct gyre__stack *gyre__stack_get_slow(struct gyre__stacks *stacks, unsigned class);
+bool gyre__stack_promise_slow(struct gyre__stacks *stacks, unsigned class);
+struct gyre__stack *gyre__stack_take_slow(struct gyre__stacks *stacks, unsigned class);
 void gyre__stack_put_slow(struct gyre__stacks *stacks, struct gyre__stack *stack);
 
 /* 0, or larger than what can be had, gives a number past the last class, or the first. */
@@ -112,28 +115,64 @@ static inline unsigned gyre__stack_class_of(size_t size)
 }
 
 /*
- * At least size bytes, the record and at most GYRE__STACK_OVERHEAD_MAX of
- * colouring included. What lies in it is undefined, or zero where that was asked
- * for. NULL: larger than can be had, no memory, no address space, or the limit
- * of mappings.
+ * One stack more of a class may be taken. It costs address space, and no memory
+ * before it is taken. False: larger than can be had, no memory, no address space,
+ * or the limit of mappings.
  */
-static inline struct gyre__stack *gyre__stack_get(struct gyre__stacks *stacks, size_t size)
+static inline bool gyre__stack_promise(struct gyre__stacks *stacks, unsigned class)
 {
-	unsigned number = gyre__stack_class_of(size);
-	struct gyre__stack_class *class;
-	struct gyre__stack *stack;
+	if (gyre__unlikely(class >= GYRE__STACK_CLASSES))
+		return false;
+	if (gyre__unlikely(stacks->classes[class].spare == 0))
+		return gyre__stack_promise_slow(stacks, class);
+	stacks->classes[class].spare--;
+	return true;
+}
 
-	if (gyre__unlikely(number >= GYRE__STACK_CLASSES))
-		return NULL;
-	class = &stacks->classes[number];
-	stack = class->hot;
+/* It will not be taken. */
+static inline void gyre__stack_unpromise(struct gyre__stacks *stacks, unsigned class)
+{
+	stacks->classes[class].spare++;
+}
+
+/*
+ * One that was promised: the size of its class, the record and at most
+ * GYRE__STACK_OVERHEAD_MAX of colouring included. What lies in it is undefined, or
+ * zero where that was asked for.
+ */
+static inline struct gyre__stack *gyre__stack_take(struct gyre__stacks *stacks, unsigned number)
+{
+	struct gyre__stack_class *class = &stacks->classes[number];
+	struct gyre__stack *stack = class->hot;
+
 	if (gyre__unlikely(!stack))
-		return gyre__stack_get_slow(stacks, number);
+		return gyre__stack_take_slow(stacks, number);
 	class->hot = stack->next;
 	class->hot_count--;
 	gyre__count(&stacks->cached, -1);
 	gyre__count(&stacks->live, 1);
 	return stack;
+}
+
+/* Both: at least size bytes. NULL: there is none to be promised. */
+static inline struct gyre__stack *gyre__stack_get(struct gyre__stacks *stacks, size_t size)
+{
+	unsigned class = gyre__stack_class_of(size);
+
+	return gyre__stack_promise(stacks, class) ? gyre__stack_take(stacks, class) : NULL;
+}
+
+/*
+ * Who has ended on stack leaves it to somebody who wants one of a class: the same as
+ * if it had been put, and got by that one. False: it has to be.
+ */
+static inline bool gyre__stack_pass_on(struct gyre__stacks *stacks,
+				       const struct gyre__stack *stack, unsigned class)
+{
+	if (gyre__unlikely(stack->class != class || stacks->zero || stacks->until_look <= 1))
+		return false;
+	stacks->until_look--;
+	return true;
 }
 
 /* Not from the stack itself. */
@@ -146,6 +185,7 @@ static inline void gyre__stack_put(struct gyre__stacks *stacks, struct gyre__sta
 		gyre__stack_put_slow(stacks, stack);
 		return;
 	}
+	class->spare++;
 	stack->next = class->hot;
 	class->hot = stack;
 	class->hot_count++;

@@ -178,15 +178,10 @@ static void *create_shared(void *arg)
 /* In the worker's last task, or, without memory for that, in none. */
 static void destroy_shared(void *value)
 {
-	struct gyre__tasks *tasks = value;
+	const struct gyre__tasks *tasks = value;
 	const struct gyre_state_type *type = tasks->state_type;
-	struct gyre__task *task = tasks->running->task;
 
-	if (task)
-		task->may_not_panic = true;
 	type->destroy(tasks->shared.value, type->arg);
-	if (task)
-		task->may_not_panic = false;
 }
 
 void gyre__shared_state_init(struct gyre__tasks *tasks)
@@ -245,19 +240,14 @@ static void make_keyed(struct gyre__task *first, const struct gyre_state_type *t
 	gyre__count(&tasks->counters.pool_cached, 1);
 }
 
-/* By who is first in line, or while there is no line. task may be NULL: it must not wait. */
-static void destroy_keyed(struct gyre__tasks *tasks, struct gyre__task *task,
-			  struct gyre__keyed *keyed)
+/* By who is first in line, or while there is no line. */
+static void destroy_keyed(struct gyre__tasks *tasks, struct gyre__keyed *keyed)
 {
 	const struct gyre_state_type *type = tasks->state_type;
 	void *value = keyed->value;
 
 	keyed->value = NULL;
-	if (task)
-		task->may_not_panic = true;
 	type->destroy(value, type->arg);
-	if (task)
-		task->may_not_panic = false;
 	gyre__count(&tasks->counters.pool_cached, -UINT64_C(1));
 	if (--tasks->pooled->states == 0)
 		tasks->ring->guests--;
@@ -284,10 +274,9 @@ static void take_pooled(struct gyre__task *first, const struct gyre_state_type *
 	first->job->state = keyed->value;
 }
 
-static void destroy_promised(struct gyre__tasks *tasks, struct gyre__task *task,
-			     struct gyre__keyed *keyed)
+static void destroy_promised(struct gyre__tasks *tasks, struct gyre__keyed *keyed)
 {
-	destroy_keyed(tasks, task, keyed);
+	destroy_keyed(tasks, keyed);
 	gyre__count(&tasks->counters.pool_evictions, 1);
 }
 
@@ -301,7 +290,9 @@ static void give_back(struct gyre__task *task)
 		return;
 	gyre__job_release_held(task);
 	job->state = NULL;
-	destroy_promised(task->home, task, keyed);
+	task->may_not_panic = true;
+	destroy_promised(task->home, keyed);
+	task->may_not_panic = false;
 }
 
 /* Who came before it, or for whom there is no state any more, needs no eviction to go on. */
@@ -311,14 +302,14 @@ static int evict_task(void *arg)
 	struct gyre__tasks *tasks = keyed->side->tasks;
 	struct gyre__task *task = tasks->running->task;
 
-	task->shielded = true;
+	task->shielded = task->may_not_panic = true;
 	if (keyed->line.first || !keyed->value) {
 		gyre__keys_take_back(keyed);
 		return 0;
 	}
 	line_up(task, &keyed->line);
 	if (gyre__keys_asks_back(keyed, true))
-		destroy_promised(tasks, task, keyed);
+		destroy_promised(tasks, keyed);
 	return 0;
 }
 
@@ -340,7 +331,7 @@ void gyre__state_evict(struct gyre__tasks *tasks, struct gyre__keyed *keyed)
 	else
 		gives = gyre__keys_asks_back(keyed, true);
 	if (gives)
-		destroy_promised(tasks, NULL, keyed);
+		destroy_promised(tasks, keyed);
 	gyre__keys_leave(keyed, gives, tasks->ring);
 }
 
@@ -354,7 +345,7 @@ void gyre__states_end(struct gyre__tasks *tasks)
 	struct gyre__keyed *keyed;
 
 	while (gyre__states_are_left(tasks) && (keyed = gyre__keys_end(tasks->pooled))) {
-		destroy_keyed(tasks, tasks->running->task, keyed);
+		destroy_keyed(tasks, keyed);
 		gyre__keys_leave(keyed, false, tasks->ring);
 	}
 }

@@ -10,26 +10,7 @@
 #define SLOTS_FIRST	64
 #define WAKERS_POLL_NS	(20 * GYRE__NS_PER_US)
 
-/* A handle: generation, tag and slot above a bit that no address of an object has. */
-#define SLOT_BITS		22
-#define TAG_SHIFT		(1 + SLOT_BITS)
-#if UINTPTR_MAX > UINT32_MAX
-#define GENERATION_SHIFT	32
-#else
-#define GENERATION_SHIFT	TAG_SHIFT	/* no room for tags */
-#endif
-#define TAG_MASK		((UINT32_C(1) << (GENERATION_SHIFT - TAG_SHIFT)) - 1)
-
-_Static_assert(GYRE__TASKS_MAX == 1u << SLOT_BITS, "a handle has room for each slot");
-
 /* ------------------------------------------------------------- handles -- */
-
-static struct gyre_task *handle_of(const struct gyre__tasks *tasks, uint32_t slot)
-{
-	return (struct gyre_task *)((uintptr_t)tasks->slots[slot].generation
-					    << GENERATION_SHIFT |
-				    tasks->tag | slot << 1 | 1);
-}
 
 static bool slots_grow(struct gyre__tasks *tasks)
 {
@@ -70,17 +51,6 @@ static uint32_t slot_take(struct gyre__tasks *tasks, struct gyre__task *owner)
 	return index;
 }
 
-struct gyre__task_slot *gyre__task_find(struct gyre__tasks *tasks, const struct gyre_task *handle)
-{
-	uintptr_t bits = (uintptr_t)handle;
-	uint32_t index = (uint32_t)(bits >> 1) & (GYRE__TASKS_MAX - 1);
-
-	if (!(bits & 1) || index >= tasks->slots_used || !tasks->slots[index].owner ||
-	    handle_of(tasks, index) != handle)
-		return NULL;
-	return &tasks->slots[index];
-}
-
 /* A job's list of ended slots: a ring through next and prev, of which it knows one member. */
 static void list_add(struct gyre__tasks *tasks, uint32_t *list, uint32_t index)
 {
@@ -96,26 +66,6 @@ static void list_add(struct gyre__tasks *tasks, uint32_t *list, uint32_t index)
 	slots[index].prev = slots[first].prev;
 	slots[slots[first].prev].next = index;
 	slots[first].prev = index;
-}
-
-static void slot_release(struct gyre__tasks *tasks, uint32_t index)
-{
-	tasks->slots[index].owner = NULL;
-	tasks->slots[index].next = tasks->slots_free;
-	tasks->slots_free = index;
-}
-
-void gyre__task_slot_free(struct gyre__tasks *tasks, struct gyre__task_slot *slot)
-{
-	uint32_t index = (uint32_t)(slot - tasks->slots);
-	uint32_t *list = gyre__job_unjoined(slot->owner);
-
-	GYRE_ASSERT(slot->ended);
-	if (*list == index)
-		*list = slot->next == index ? GYRE__NO_HANDLE : slot->next;
-	tasks->slots[slot->prev].next = slot->next;
-	tasks->slots[slot->next].prev = slot->prev;
-	slot_release(tasks, index);
 }
 
 void gyre__task_forget_ended(struct gyre__tasks *tasks, struct gyre__job *job,
@@ -141,9 +91,9 @@ void gyre__task_forget_ended(struct gyre__tasks *tasks, struct gyre__job *job,
 
 static void ready_push(struct gyre__tasks *tasks, struct gyre__task *task)
 {
-	task->next = NULL;
+	task->pooled.link = NULL;
 	if (tasks->ready_tail)
-		tasks->ready_tail->next = task;
+		tasks->ready_tail->pooled.link = task;
 	else
 		tasks->ready_head = task;
 	tasks->ready_tail = task;
@@ -153,7 +103,7 @@ static inline struct gyre__task *ready_take(struct gyre__tasks *tasks)
 {
 	struct gyre__task *task = tasks->ready_head;
 
-	tasks->ready_head = task->next;
+	tasks->ready_head = task->pooled.link;
 	if (!tasks->ready_head)
 		tasks->ready_tail = NULL;
 	return task;
@@ -168,6 +118,34 @@ static inline struct gyre__task *take_turn(struct gyre__tasks *tasks)
 	return ready_take(tasks);
 }
 
+static void task_main(void *arg);
+static void alarm_due(struct gyre__alarm *alarm);
+
+static void make_fiber(struct gyre__task *task)
+{
+	struct gyre__task_top *top = task->top;
+	char *base = top->stack->base;
+
+	gyre__fiber_init_with(&task->fiber, base, (size_t)((char *)top - base), task_main, task,
+			      &task->control);
+}
+
+/* Its stack, which was promised; where nobody leaves one to it. */
+void gyre__task_settle(struct gyre__task *task)
+{
+	struct gyre__tasks *tasks = task->home;
+	struct gyre__stack *stack = gyre__stack_take(&tasks->stacks, task->stack_class);
+	size_t size = sizeof(struct gyre__task_top) + tasks->hooks.upper_size;
+	struct gyre__task_top *top = (void *)(((uintptr_t)stack - size) &
+					      -(uintptr_t)_Alignof(struct gyre__task_top));
+
+	top->task = task;
+	top->stack = stack;
+	gyre__alarm_init(&top->alarm, alarm_due);
+	task->top = top;
+	make_fiber(task);
+}
+
 /* What runs from now on, for whoever looks from another thread. */
 static void note_turn(struct gyre__tasks *tasks, const struct gyre__task *task)
 {
@@ -180,20 +158,36 @@ static void note_turn(struct gyre__tasks *tasks, const struct gyre__task *task)
 	gyre__store(&tasks->stalled_ns, tasks->since_ns, relaxed);
 }
 
+static inline void begin_turn(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+	struct gyre__running *running = tasks->running;
+
+	/*
+	 * Apart from the next store: the compiler would make one of both, through a vector,
+	 * which the next look at the task waits for.
+	 */
+	running->task = task;
+	if (gyre__unlikely(tasks->stall_ns))
+		note_turn(tasks, task);
+	running->arena = task->arena;
+	task->state = GYRE__TASK_RUNNING;
+	*tasks->error = task->error;
+}
+
 static inline struct gyre__fiber *turn_to(struct gyre__tasks *tasks, struct gyre__task *task)
 {
 	struct gyre__running *running = tasks->running;
 
-	if (gyre__unlikely(tasks->stall_ns))
-		note_turn(tasks, task);
-	running->task = task;
 	if (!task) {
+		if (gyre__unlikely(tasks->stall_ns))
+			note_turn(tasks, NULL);
+		running->task = NULL;
 		running->arena = NULL;
 		return &tasks->scheduler;
 	}
-	running->arena = task->arena;
-	task->state = GYRE__TASK_RUNNING;
-	*tasks->error = task->error;
+	if (gyre__unlikely(!task->top))
+		gyre__task_settle(task);
+	begin_turn(tasks, task);
 	return &task->fiber;
 }
 
@@ -206,7 +200,8 @@ static inline void bury_ended(struct gyre__tasks *tasks)
 		return;
 	tasks->ended = NULL;
 	gyre__fiber_done(&task->fiber);
-	gyre__stack_put(&tasks->stacks, task->stack);
+	gyre__stack_put(&tasks->stacks, task->top->stack);
+	gyre__pool_put(&tasks->records, &task->pooled);
 }
 
 /*
@@ -239,6 +234,7 @@ bool gyre__tasks_run(struct gyre__tasks *tasks)
 		did = true;
 	}
 	tasks->ring->guest_deadline_ns = gyre__alarms_next(&tasks->alarms);
+	tasks->ring->guests_ready = tasks->ready_head != NULL;
 	return did;
 }
 
@@ -260,7 +256,6 @@ void gyre__task_ready(struct gyre__task *task)
 {
 	GYRE_ASSERT(task->state == GYRE__TASK_PARKED);
 	task->state = GYRE__TASK_READY;
-	task->wait = NULL;
 	ready_push(task->home, task);
 }
 
@@ -279,7 +274,7 @@ static bool control_wake(struct gyre__ring *ring, struct gyre__batch *batch)
 
 void gyre__task_wake(struct gyre__task *task, struct gyre__ring *ring)
 {
-	struct gyre__batch *batch = &task->far_wake;
+	struct gyre__batch *batch = &task->top->far_wake;
 	struct gyre__tasks *tasks = task->home;
 	struct gyre__ring *home = tasks->ring;
 	bool sent;
@@ -329,7 +324,7 @@ void gyre__task_park(struct gyre__task *task, struct gyre__wait *wait)
 
 static void alarm_due(struct gyre__alarm *alarm)
 {
-	struct gyre__task *task = gyre__container_of(alarm, struct gyre__task, alarm);
+	struct gyre__task *task = gyre__container_of(alarm, struct gyre__task_top, alarm)->task;
 	struct gyre__wait *wait = task->wait;
 
 	if (task->state != GYRE__TASK_PARKED || (wait->withdraw && !wait->withdraw(task, wait)))
@@ -344,9 +339,9 @@ bool gyre__task_park_until(struct gyre__task *task, struct gyre__wait *wait, uin
 
 	task->alarmed = false;
 	if (at_ns != GYRE__NEVER)
-		gyre__alarm_set(&tasks->alarms, &task->alarm, at_ns);
+		gyre__alarm_set(&tasks->alarms, &task->top->alarm, at_ns);
 	gyre__task_park(task, wait);
-	gyre__alarm_unset(&tasks->alarms, &task->alarm);
+	gyre__alarm_unset(&tasks->alarms, &task->top->alarm);
 	return !task->alarmed;
 }
 
@@ -421,7 +416,8 @@ static bool run_defers(struct gyre__task *task)
 	struct gyre__defer *defer;
 	jmp_buf base;
 
-	task->base = &base;
+	task->top->base = &base;
+	task->has_base = true;
 	if (setjmp(base) != 0) {
 		task->base_left = true;
 		while (task->local_makes)
@@ -431,7 +427,7 @@ static bool run_defers(struct gyre__task *task)
 		task->defers = defer->next;
 		defer->fn(defer->arg);
 	}
-	task->base = NULL;
+	task->has_base = false;
 	return task->base_left;
 }
 
@@ -478,10 +474,10 @@ static void tell_joiner(struct gyre__task *task, enum gyre__task_end end, int re
 	if (task->handle == GYRE__NO_HANDLE)
 		return;
 	if (joiner) {
-		joiner->joined_end = end;
-		joiner->joined_result = result;
+		joiner->top->joined_end = end;
+		joiner->top->joined_result = result;
 		joiner->joining = NULL;
-		slot_release(tasks, task->handle);
+		gyre__task_slot_release(tasks, task->handle);
 		gyre__task_ready(joiner);
 		return;
 	}
@@ -494,7 +490,7 @@ static void tell_joiner(struct gyre__task *task, enum gyre__task_end end, int re
 	list_add(tasks, gyre__job_unjoined(task->job), task->handle);
 }
 
-/* Does not come back, as gyre__fiber_exit_to() does not. */
+/* All but its leaving. The job may be gone after this. */
 static inline void end_task(struct gyre__task *task, enum gyre__task_end end, int result)
 {
 	struct gyre__tasks *tasks = task->home;
@@ -519,27 +515,61 @@ static inline void end_task(struct gyre__task *task, enum gyre__task_end end, in
 	gyre__alarms_release(&tasks->alarms);
 	gyre__count(&tasks->counters.live, -UINT64_C(1));
 	task->state = GYRE__TASK_ENDED;
-	gyre__job_task_ended(task->job, task, end, result);	/* the job may be gone now */
+	gyre__job_task_ended(task->job, task, end, result);
+}
+
+/* Leaves its stack to next, or the scheduler. Comes back no more than gyre__fiber_exit_to(). */
+static inline void leave(struct gyre__tasks *tasks, struct gyre__task *task,
+			 struct gyre__task *next)
+{
 	bury_ended(tasks);
 	tasks->ended = task;
-	gyre__fiber_exit_to(&task->fiber, turn_to(tasks, take_turn(tasks)));
+	gyre__fiber_exit_to(&task->fiber, turn_to(tasks, next));
+}
+
+/*
+ * task has ended, and returned to its first frame: who is next and has not begun
+ * does so on its stack, all of which is in the cache, and without a switch.
+ */
+static inline bool follow(struct gyre__tasks *tasks, struct gyre__task *task,
+			  struct gyre__task *next)
+{
+	if (!next || next->top ||
+	    !gyre__stack_pass_on(&tasks->stacks, task->top->stack, next->stack_class))
+		return false;
+	gyre__stack_unpromise(&tasks->stacks, next->stack_class);
+	next->top = task->top;
+	next->top->task = next;
+	gyre__fiber_follow(&task->fiber, &next->fiber, &next->control);
+	gyre__pool_put(&tasks->records, &task->pooled);
+	begin_turn(tasks, next);
+	return true;
 }
 
 void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int result)
 {
-	if (task->base)
-		longjmp(*task->base, 1);
+	if (task->has_base)
+		longjmp(*task->top->base, 1);
 	end_task(task, end, result);
+	leave(task->home, task, take_turn(task->home));
 	gyre__assert_failed("a task that has ended never goes on", __FILE__, __LINE__);
 }
 
 static void task_main(void *arg)
 {
-	struct gyre__task *task = arg;
+	struct gyre__task *task = arg, *next;
+	struct gyre__tasks *tasks = task->home;
 
-	if (gyre__unlikely(task->needs_state))
-		gyre__state_take(task);
-	end_task(task, GYRE__TASK_RETURNED, task->fn(task->arg));
+	for (;;) {
+		if (gyre__unlikely(task->needs_state))
+			gyre__state_take(task);
+		end_task(task, GYRE__TASK_RETURNED, task->fn(task->arg));
+		next = take_turn(tasks);
+		if (!follow(tasks, task, next))
+			break;
+		task = next;
+	}
+	leave(tasks, task, next);
 }
 
 static void join_parent(struct gyre__task *task, struct gyre__task *parent)
@@ -554,70 +584,115 @@ static void join_parent(struct gyre__task *task, struct gyre__task *parent)
 	parent->children = task;
 }
 
-static void task_init(struct gyre__task *task, struct gyre__tasks *tasks, struct gyre__job *job,
-		      struct gyre__stack *stack)
+static void task_init(struct gyre__task *task, struct gyre__job *job, gyre_task_fn *fn, void *arg)
 {
+	struct gyre__tasks *tasks = job->home;
+
 	task->home = tasks;
 	task->job = job;
 	task->arena = &job->arena;
-	task->stack = stack;
-	task->serial = ++tasks->serials;
-	task->handle = GYRE__NO_HANDLE;
-	task->wait = NULL;
+	task->fn = fn;
+	task->arg = arg;
+	task->children = NULL;
+	task->joiner = task->joining = NULL;
+	task->local_makes = task->local_waits = NULL;
 	task->defers = NULL;
-	task->base = NULL;
-	task->base_left = false;
-	task->cancel_ns = 0;
+	task->handle = GYRE__NO_HANDLE;
+	task->serial = ++tasks->serials;
+	task->error = 0;
+	task->stack_class = (uint8_t)job->stack_class;
 	task->state = GYRE__TASK_READY;
 	task->shielded = false;
 	task->alarmed = false;
 	task->joins_all = false;
-	task->upper_made = false;
-	task->error = 0;
-	task->needs_state = false;
-	task->may_not_panic = false;
-	task->children = NULL;
-	task->joiner = task->joining = NULL;
-	task->local_makes = task->local_waits = NULL;
+	task->has_base = false;
+	task->base_left = false;
 	task->is_first = false;
 	task->awaits = false;
-	gyre__alarm_init(&task->alarm, alarm_due);
+	task->upper_made = false;
+	task->needs_state = false;
+	task->may_not_panic = false;
 }
 
-struct gyre__task *gyre__task_start(struct gyre__tasks *tasks, struct gyre__job *job,
-				    struct gyre__task *parent, gyre_task_fn *fn, void *arg,
-				    size_t stack_size, struct gyre_task **ret_handle)
+/* The record, and the stack, of who has ended last; both are in the cache. */
+static inline struct gyre__task *task_again(struct gyre__tasks *tasks, unsigned stack_class)
 {
-	size_t record = sizeof(struct gyre__task) + tasks->hooks.upper_size;
-	struct gyre__stack *stack;
+	struct gyre__task *task = tasks->ended;
+
+	if (!task || !gyre__stack_pass_on(&tasks->stacks, task->top->stack, stack_class))
+		return NULL;
+	tasks->ended = NULL;
+	gyre__fiber_done(&task->fiber);
+	return task;
+}
+
+/* A record, with a stack promised to it. NULL: no memory. */
+static inline struct gyre__task *task_new(struct gyre__tasks *tasks, unsigned stack_class)
+{
+	struct gyre__task *task;
+
+	bury_ended(tasks);
+	if (gyre__unlikely(!gyre__stack_promise(&tasks->stacks, stack_class)))
+		return NULL;
+	task = gyre__pool_take(&tasks->records);
+	if (gyre__likely(task))
+		task->top = NULL;
+	else
+		gyre__stack_unpromise(&tasks->stacks, stack_class);
+	return task;
+}
+
+/* Takes back either. */
+static void task_drop(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+	if (task->top)
+		gyre__stack_put(&tasks->stacks, task->top->stack);
+	else
+		gyre__stack_unpromise(&tasks->stacks, task->stack_class);
+	gyre__pool_put(&tasks->records, &task->pooled);
+}
+
+/* Where it will begin, with the control words of the caller. */
+static inline void begin_later(struct gyre__task *task)
+{
+	bool kept = gyre__fiber_control_get(&task->control);
+
+	if (task->top)
+		make_fiber(task);
+	else if (!kept)
+		gyre__task_settle(task);
+}
+
+struct gyre__task *gyre__task_start(struct gyre__job *job, struct gyre__task *parent,
+				    gyre_task_fn *fn, void *arg, struct gyre_task **ret_handle)
+{
+	struct gyre__tasks *tasks = job->home;
 	struct gyre__task *task;
 
 	if (!gyre__alarms_reserve(&tasks->alarms))
 		return NULL;
-	bury_ended(tasks);
-	stack = gyre__stack_get(&tasks->stacks, stack_size);
-	if (!stack)
+	task = task_again(tasks, job->stack_class);
+	if (!task)
+		task = task_new(tasks, job->stack_class);
+	if (gyre__unlikely(!task))
 		goto out_alarm;
-	task = (void *)(((uintptr_t)stack - record) & -(uintptr_t)_Alignof(struct gyre__task));
-	task_init(task, tasks, job, stack);
+	task_init(task, job, fn, arg);
 	if (ret_handle) {
 		task->handle = slot_take(tasks, task);
-		if (task->handle == GYRE__NO_HANDLE)
-			goto out_stack;
-		*ret_handle = handle_of(tasks, task->handle);
+		if (gyre__unlikely(task->handle == GYRE__NO_HANDLE))
+			goto out_task;
+		*ret_handle = gyre__task_handle(tasks, task->handle);
 	}
-	task->fn = fn;
-	task->arg = arg;
 	join_parent(task, parent);
-	gyre__fiber_init(&task->fiber, stack->base, (size_t)((char *)task - (char *)stack->base),
-			 task_main, task);
+	gyre__job_task_begins(job, task);
+	begin_later(task);
 	gyre__count(&tasks->counters.started, 1);
 	gyre__count(&tasks->counters.live, 1);
 	ready_push(tasks, task);
 	return task;
 
-out_stack:
-	gyre__stack_put(&tasks->stacks, stack);
+out_task:
+	task_drop(tasks, task);
 out_alarm:
 	gyre__alarms_release(&tasks->alarms);
 	return NULL;
@@ -633,11 +708,14 @@ void gyre__tasks_init(struct gyre__tasks *tasks, struct gyre__ring *ring,
 	tasks->ring = ring;
 	tasks->hooks = config->hooks;
 	tasks->stall_ns = config->stall_ns;
+	tasks->arena_max = config->arena_max;
 	tasks->state_type = config->state_type;
 	gyre__shared_state_init(tasks);
 	tasks->slots_free = GYRE__NO_HANDLE;
 	/* Relaxed: a number that no other worker has, and nothing else. */
-	tasks->tag = ((gyre__fetch_add(&last_tag, 1, relaxed) + 1) & TAG_MASK) << TAG_SHIFT;
+	tasks->tag = ((gyre__fetch_add(&last_tag, 1, relaxed) + 1) & GYRE__TASK_TAG_MASK)
+		     << GYRE__TASK_TAG_SHIFT;
+	gyre__pool_init(&tasks->records, sizeof(struct gyre__task));
 	gyre__stacks_init(&tasks->stacks);
 	tasks->stacks.zero = config->zero;
 	gyre__chunks_init(&tasks->chunks, config->zero);
@@ -663,6 +741,7 @@ void gyre__tasks_end(struct gyre__tasks *tasks)
 	gyre__fiber_done(&tasks->scheduler);
 	gyre__locals_done(&tasks->locals);
 	gyre__stacks_done(&tasks->stacks);
+	gyre__pool_done(&tasks->records);
 	gyre__chunks_done(&tasks->chunks);
 	gyre__alarms_done(&tasks->alarms);
 	gyre__free(tasks->slots);

@@ -21,6 +21,7 @@
 #include "arena.h"
 #include "fiber.h"
 #include "local.h"
+#include "pool.h"
 #include "ring/ring.h"
 #include "stack.h"
 #include "state.h"
@@ -80,51 +81,72 @@ struct gyre__defer {
 	void *arg;
 };
 
-/* The record of a task: on top of its own stack, with room for the upper floor's behind it. */
+/* What lies on top of the stack that a task has, with room for the upper floor's behind it. */
+struct gyre__task_top {
+	struct gyre__task *task;
+	struct gyre__stack *stack;
+	struct gyre__alarm alarm;		/* of its one wait; unset between them */
+	jmp_buf *base;				/* defers run: where a panic in one goes on */
+	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
+	int joined_result;
+	struct gyre__task *local_next;		/* who waits for the same one */
+	struct gyre__batch far_wake;		/* from another worker or thread */
+	char upper[] GYRE__OWN_LINE;
+};
+
+/*
+ * The record of a task. It has a stack from when it first runs: until then one is
+ * promised to it, so that it cannot fail to begin.
+ */
 struct gyre__task {
-	struct gyre__fiber fiber;
+	/* All that a task which never waits comes to use: three lines. link: in the ready queue. */
+	struct gyre__pooled pooled;
 	struct gyre__tasks *home;
 	struct gyre__job *job;
 	struct gyre__arena *arena;		/* running.arena, when it runs */
-	struct gyre__task *next;		/* in the ready queue */
 	gyre_task_fn *fn;
 	void *arg;
-	struct gyre__stack *stack;
-	struct gyre__wait *wait;
-	struct gyre__defer *defers;
-	jmp_buf *base;				/* defers run: where a panic in one goes on */
-	uint64_t cancel_ns;			/* when its end was asked for; 0: it was not */
-	struct gyre__alarm alarm;		/* of its one wait */
-	uint32_t handle;			/* its slot, or GYRE__NO_HANDLE */
-	uint32_t serial;			/* n-th of its worker */
-	uint8_t state;				/* enum gyre__task_state */
-	/* Runs its defers: they may wait, cancelled or not. */
-	bool shielded;
-	bool alarmed;				/* the wait was ended by its alarm */
-	bool joins_all;
-	bool base_left;				/* a defer has panicked */
-	bool is_first;				/* of its job, which ends when it does */
-	/* Waits, or a helper does for it, for the end of something else than a task. */
-	bool awaits;
-	bool upper_made;			/* upper[] is in use */
-	bool needs_state;			/* before fn: see workers/state.h */
-	bool may_not_panic;			/* in reset or destroy of a state */
-	int error;				/* its errno, while it does not run */
+	struct gyre__task_top *top;		/* NULL: it has not begun */
 	struct gyre__task *job_next, *job_prev;
 	/* Who started it; NULL: the job itself, or it has ended. */
 	struct gyre__task *parent;
 	struct gyre__task *child_next, *child_prev, *children;	/* alive */
 	struct gyre__task *joiner, *joining;
 	struct gyre__local_entry *local_makes, *local_waits;
+	struct gyre__defer *defers;
+	uint64_t cancel_ns;			/* when its end was asked for; 0: it was not */
+	struct gyre__fiber_control control;	/* that it begins with */
+	uint32_t handle;			/* its slot, or GYRE__NO_HANDLE */
+	uint32_t serial;			/* n-th of its worker */
+	int error;				/* its errno, while it does not run */
+	uint8_t stack_class;
+	uint8_t state;				/* enum gyre__task_state */
+	/* Runs its defers: they may wait, cancelled or not. */
+	bool shielded;
+	bool alarmed;				/* the wait was ended by its alarm */
+	bool joins_all;
+	bool has_base;				/* base is to be jumped to */
+	bool base_left;				/* a defer has panicked */
+	bool is_first;				/* of its job, which ends when it does */
+	/* Waits, or a helper does for it, for the end of something else than a task. */
+	bool awaits;
+	bool upper_made;			/* top->upper[] is in use */
+	bool needs_state;			/* before fn: see workers/state.h */
+	bool may_not_panic;			/* in a reset or destroy */
+
+	struct gyre__fiber fiber;		/* it has begun */
+	struct gyre__wait *wait;		/* PARKED */
 	uint64_t walk;				/* lib/tasks.c: the latest that met it */
 	struct gyre__task *walk_next;		/* the next of those met in that */
-	enum gyre__task_end joined_end;		/* a joiner's: how what it joined came to its end */
-	int joined_result;
 	struct gyre__task *next_to_interrupt;
-	struct gyre__task *local_next;		/* who waits for the same one */
-	struct gyre__batch far_wake;		/* from another worker or thread */
-	char upper[] GYRE__OWN_LINE;
-};
+} __attribute__((__aligned__(GYRE__CACHE_LINE)));
+
+#ifdef __LP64__
+_Static_assert(offsetof(struct gyre__task, fiber) == 3 * GYRE__CACHE_LINE,
+	       "a task that never waits comes to use three lines");
+_Static_assert(sizeof(struct gyre__task) / GYRE__CACHE_LINE % 2 == 1,
+	       "records of an odd number of lines have no places in the cache in common");
+#endif
 
 /* What is left of a task that somebody may join, and how to find one that lives. */
 struct gyre__task_slot {
@@ -171,10 +193,12 @@ struct gyre__tasks {
 	int *error;
 	struct gyre__task_hooks hooks;
 	struct gyre__fiber scheduler;
+	struct gyre__pool records;		/* of tasks */
 	struct gyre__stacks stacks;
 	struct gyre__chunks chunks;
 	struct gyre__alarms alarms;
 	struct gyre__locals locals;
+	size_t arena_max;			/* of the worker's own job, the last one */
 	/* The caller's; NULL: jobs have no states. */
 	const struct gyre_state_type *state_type;
 	struct gyre__shared_state shared;
@@ -204,6 +228,7 @@ struct gyre__tasks {
 struct gyre__tasks_config {
 	uint64_t stall_ns;
 	bool zero;				/* no job reads another's bytes */
+	size_t arena_max;			/* of the job that destroys the worker's locals */
 	const struct gyre_state_type *state_type;
 	struct gyre__keys *pool;	/* NULL with it */
 	struct gyre__task_hooks hooks;
@@ -271,12 +296,14 @@ void gyre__task_finish(struct gyre__task *task, enum gyre__task_end end, int res
 /* ------------------------------------------------------------- of others -- */
 
 /*
- * A READY task of job that will run fn(arg). parent may be NULL. NULL: no memory.
- * With ret_handle it gets a handle, to be joined.
+ * One more task of job, READY, that will run fn(arg). parent may be NULL. NULL: no
+ * memory. With ret_handle it gets a handle, to be joined.
  */
-struct gyre__task *gyre__task_start(struct gyre__tasks *tasks, struct gyre__job *job,
-				    struct gyre__task *parent, gyre_task_fn *fn, void *arg,
-				    size_t stack_size, struct gyre_task **ret_handle);
+struct gyre__task *gyre__task_start(struct gyre__job *job, struct gyre__task *parent,
+				    gyre_task_fn *fn, void *arg, struct gyre_task **ret_handle);
+
+/* Owner. Gives a task that has not begun its stack already now. */
+void gyre__task_settle(struct gyre__task *task);
 
 /* Owner. The wait of a PARKED task is over. */
 void gyre__task_ready(struct gyre__task *task);
@@ -292,14 +319,50 @@ void gyre__task_hurry(struct gyre__task *task);
 /* For gyre__wait.interrupt: the wait is over at once. */
 void gyre__task_stop_waiting(struct gyre__task *task, struct gyre__wait *wait);
 
-/* The slot that a handle means, if it is one of this worker's and not used up; else NULL. */
-struct gyre__task_slot *gyre__task_find(struct gyre__tasks *tasks, const struct gyre_task *handle);
-
-/* A slot that has ended was joined: its handle means nothing any more. */
-void gyre__task_slot_free(struct gyre__tasks *tasks, struct gyre__task_slot *slot);
-/* The same for all of job that parent has started; parent NULL: for all. */
+/* All ended slots of job that parent has started are free; parent NULL: all of job. */
 void gyre__task_forget_ended(struct gyre__tasks *tasks, struct gyre__job *job,
 			     const struct gyre__task *parent);
+
+/* A handle: generation, tag and slot above a bit that no address of an object has. */
+#define GYRE__TASK_SLOT_BITS		22
+#define GYRE__TASK_TAG_SHIFT		(1 + GYRE__TASK_SLOT_BITS)
+#if UINTPTR_MAX > UINT32_MAX
+#define GYRE__TASK_GENERATION_SHIFT	32
+#else
+#define GYRE__TASK_GENERATION_SHIFT	GYRE__TASK_TAG_SHIFT	/* no room for tags */
+#endif
+#define GYRE__TASK_TAG_MASK \
+	((UINT32_C(1) << (GYRE__TASK_GENERATION_SHIFT - GYRE__TASK_TAG_SHIFT)) - 1)
+
+_Static_assert(GYRE__TASKS_MAX == 1u << GYRE__TASK_SLOT_BITS, "a handle has room for each slot");
+
+static inline struct gyre_task *gyre__task_handle(const struct gyre__tasks *tasks, uint32_t slot)
+{
+	return (struct gyre_task *)((uintptr_t)tasks->slots[slot].generation
+					    << GYRE__TASK_GENERATION_SHIFT |
+				    tasks->tag | slot << 1 | 1);
+}
+
+/* The slot that a handle means, if it is one of this worker's and not used up; else NULL. */
+static inline struct gyre__task_slot *gyre__task_find(struct gyre__tasks *tasks,
+						      const struct gyre_task *handle)
+{
+	uintptr_t bits = (uintptr_t)handle;
+	uint32_t index = (uint32_t)(bits >> 1) & (GYRE__TASKS_MAX - 1);
+
+	if (gyre__unlikely(!(bits & 1) || index >= tasks->slots_used ||
+			   !tasks->slots[index].owner ||
+			   gyre__task_handle(tasks, index) != handle))
+		return NULL;
+	return &tasks->slots[index];
+}
+
+static inline void gyre__task_slot_release(struct gyre__tasks *tasks, uint32_t index)
+{
+	tasks->slots[index].owner = NULL;
+	tasks->slots[index].next = tasks->slots_free;
+	tasks->slots_free = index;
+}
 
 /* A waiter (ring/waiter.h) that makes a task ready, on whatever thread it is told. */
 struct gyre__task_waiter {

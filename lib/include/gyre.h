@@ -79,11 +79,14 @@
  * in the parent. A task may fork, too: its child goes on in the same function,
  * alone, on a plain thread that runs no task. It must exec or _exit(), and may
  * neither return from that function, nor panic, nor free the runtime on whose
- * stack it stands.
+ * stack it stands. The same goes for a function that gyre_offload() runs, but that
+ * it may free the runtime.
  *
  * LEAVING. No function is a cancellation point of pthread_cancel(). Leaving a
  * task or a callback by longjmp(), pthread_exit() or a C++ exception is
- * undefined.
+ * undefined. Within a task exceptions may be thrown and caught, but no call that
+ * waits may stand in a catch block, nor in a destructor that an exception runs:
+ * which exceptions are being handled is the worker's, and shared by its tasks.
  *
  * DESCRIPTORS. Each worker holds three: its ring, an eventfd, one end of a
  * pipe. Threads that call hold none, and tasks neither.
@@ -538,7 +541,8 @@ enum gyre_status gyre_close(struct gyre *rt);
  * frees it. The last use of rt, by one thread; NULL is fine. No call may begin
  * once this has: where other threads may still be about to call, gyre_close()
  * first, and free when they have all been told that it is closed. Buffers must
- * have been put back before. Not in a prep callback, nor in a task of rt.
+ * have been put back before. Not in a prep callback, nor in a task of rt, where it
+ * aborts the process: functions of atexit(3) run there, too, if a task calls exit(3).
  *
  * Where gyre_close() would answer GYRE_WOULD_DEADLOCK for what waits for the
  * caller, rt is closed as far as that goes, and not freed: gyre_last_status() says
@@ -1296,7 +1300,9 @@ void gyre_task_cancel(struct gyre_task *task);
 
 /*
  * 1 once the current task was asked to stop, in its defers, too. Else, and on
- * other threads, 0. Does not wait: long computations ask in between.
+ * other threads, 0. Does not wait: long computations ask in between, and are told
+ * of a gyre_job_cancel() by whatever thread and of their job's time-out. The end of
+ * gyre_close()'s drain shows after a wait only, such as a gyre_yield().
  *
  * Since: 0.1
  */

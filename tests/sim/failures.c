@@ -241,6 +241,11 @@ unsigned sim_failures_met(void)
 	return job ? job->met : 0;
 }
 
+bool sim_failures_run(void)
+{
+	return job && job->failure.nth;
+}
+
 bool sim_failures_over(void)
 {
 	return job && job->met && !job->failure.ever;

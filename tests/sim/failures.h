@@ -28,6 +28,8 @@ int sim_failures_main(const struct sim_failures_args *args);
 
 /* For scenarios. How often the call that is to fail has failed in this run; 0: no loop runs. */
 unsigned sim_failures_met(void);
+/* One call is to fail in this run, or has: no other may. */
+bool sim_failures_run(void);
 /* It is one of this entry, an enum gyre__fault_call. */
 bool sim_failures_of(unsigned call);
 /* It was to fail once, and has: from here on all is as usual. */

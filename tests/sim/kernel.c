@@ -885,6 +885,10 @@ static int sys_thread_start(const char *name, gyre__thread_fn *fn, void *arg, ui
 	int rc;
 
 	sim_point("thread_start");
+	/* Instead of another call that would fail later: no more than one does. */
+	if (sim_faults.fail_thread && --sim_faults.fail_thread == 0 &&
+	    (!sim_faults.fail_at || sim_faults.fail_at > kernel.failable))
+		sim_faults.fail_at = kernel.failable + 1;
 	rc = sim_failure("thread_start", (const int[]){ EAGAIN, EPERM, ENOMEM, 0 });
 	if (rc < 0)
 		return rc;

@@ -31,6 +31,7 @@ struct sim_faults {
 	unsigned post_inline;
 	unsigned stall;				/* of threads that are about to wake another */
 	unsigned fail_at;			/* the n-th call that can fail does; 0: none */
+	unsigned fail_thread;			/* so does the n-th start of a thread from now on */
 	bool post_directly;			/* completions need no task work */
 	bool old;				/* refuses newer set-up flags */
 };

@@ -45,10 +45,12 @@ const char *const sim_reached_names[SIM_REACHED_COUNT] = {
 	[SIM_JOB_CANCELLED] = "job: CANCELLED",
 	[SIM_JOB_TIMED_OUT] = "job: TIMED_OUT", [SIM_JOB_DEAD] = "job: WORKER_DEAD",
 	[SIM_JOB_PANIC] = "job panicked", [SIM_JOB_NOT_BEGUN] = "job never began",
+	[SIM_JOB_SHARED] = "two wait for one job",
 	[SIM_JOB_BUSY] = "job outlives a wait for it", [SIM_TASK_CANCELLED] = "task cancelled",
 	[SIM_CIRCLE_REFUSED] = "circle of waits refused",
 	[SIM_TASK_DROPPED] = "task dropped", [SIM_WOKEN_FOR_NOTHING] = "woken up for nothing",
 	[SIM_STATE_MADE] = "state made", [SIM_STATE_RESET] = "state reset",
+	[SIM_HELPERS_ALL_WAIT] = "all helpers wait, and one is asked",
 	[SIM_STATE_CIRCLE] = "state would be waited for in a circle",
 	[SIM_STATE_EVICTED] = "state evicted for another key",
 };

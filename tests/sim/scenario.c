@@ -57,6 +57,16 @@ bool sim_open_for_jobs(unsigned workers, uint64_t drain_ns, struct gyre **ret)
 	return sim_open_with_states(workers, drain_ns, NULL, ret);
 }
 
+bool sim_open_with_helpers(unsigned workers, unsigned helpers, uint64_t drain_ns,
+			   struct gyre **ret)
+{
+	struct gyre_options options = GYRE_OPTIONS_INIT;
+
+	options.offload_threads = helpers;
+	return open_with(options, workers, 1 + (unsigned)sim_random(sim_many(8, 64)), drain_ns,
+			 ret);
+}
+
 bool sim_open_with_states(unsigned workers, uint64_t drain_ns, const struct gyre_state_type *type,
 			  struct gyre **ret)
 {

@@ -39,6 +39,9 @@ bool sim_open_with_states(unsigned workers, uint64_t drain_ns, const struct gyre
 /* And room for so many of those that have keys; 0: the default. */
 bool sim_open_with_pool(unsigned workers, uint64_t drain_ns, const struct gyre_state_type *type,
 			unsigned size, struct gyre **ret);
+/* The same, with so many helpers at most. */
+bool sim_open_with_helpers(unsigned workers, unsigned helpers, uint64_t drain_ns,
+			   struct gyre **ret);
 extern bool sim_arenas_are_zero;	/* of the latest: no job sees what another one has left */
 /* Notes the fact for the oracle, and closes. */
 void sim_close_runtime(struct gyre *rt);
@@ -72,9 +75,10 @@ sim_fn scenario_nops, scenario_calls, scenario_chains, scenario_cut_chains, scen
 	scenario_crowd, scenario_free, scenario_close_fd, scenario_leave, scenario_sync,
 	scenario_sync_death, scenario_durable, scenario_durable_death, scenario_jobs,
 	scenario_jobs_close, scenario_jobs_death, scenario_jobs_apart, scenario_jobs_cancel,
-	scenario_jobs_stubborn, scenario_jobs_visit, scenario_circles, scenario_circles_close,
-	scenario_program, scenario_program_task,
-	scenario_offload, scenario_streams, scenario_streams_death, scenario_states,
+	scenario_jobs_stubborn, scenario_jobs_visit, scenario_waiters, scenario_circles,
+	scenario_circles_close, scenario_program, scenario_program_task, scenario_offload,
+	scenario_helpers, scenario_helpers_reserve,
+	scenario_streams, scenario_streams_death, scenario_states,
 	scenario_states_close, scenario_states_death, scenario_pool, scenario_pool_close,
 	scenario_pool_death;
 

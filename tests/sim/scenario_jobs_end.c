@@ -323,13 +323,51 @@ static void free_the_visited(void)
 	sim_join(thread);
 }
 
+static int call_far(void *arg)
+{
+	unsigned count = 1 + (unsigned)sim_random(3), i;
+	struct sim_task *task = arg;
+
+	if (!sim_task_begins(task))
+		return task->result;
+	for (i = 0; i < count && !sim_task_is_cancelled(task); i++) {
+		sim_task_waits(task);
+		if (sim_chance(500))
+			sim_call_init(&task->calls[0], IORING_OP_NOP, -1, NULL, 0, 0);
+		else
+			sim_call_timeout(&task->calls[0], &task->ts[0], sim_random(10 * SIM_US));
+		memset(task->ops, 0, sizeof(task->ops));
+		sim_call_many(play.rt, task->calls, task->ops, 1);
+		sim_task_goes_on(task);
+	}
+	return sim_task_returns(task);
+}
+
+/* Its task was woken by a worker of the one that stays, and that may not be done with it yet. */
+static void free_the_visitors(void)
+{
+	struct sim_job *job = sim_job_new(0);
+	uint64_t start_ns = sim_now_ns();
+	enum gyre_status status;
+	int result = -1;
+
+	status = gyre_block_on(play.other, call_far, job->first, NULL, &result);
+	sim_job_answered(job, status, gyre_last_effect(), result, start_ns);
+	sim_excuse_close();
+	gyre_free(play.other);
+}
+
 void scenario_jobs_visit(void *arg)
 {
 	(void)arg;
 	begin();
 	if (sim_open_for_jobs(1, 1 + sim_random(SIM_MS), &play.rt)) {
-		if (sim_open_for_jobs(1, 1 + sim_random(SIM_MS), &play.other))
-			free_the_visited();
+		if (sim_open_for_jobs(1, 1 + sim_random(SIM_MS), &play.other)) {
+			if (sim_chance(500))
+				free_the_visitors();
+			else
+				free_the_visited();
+		}
 		gyre_close(play.rt);
 		gyre_free(play.rt);
 	}
