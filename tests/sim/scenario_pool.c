@@ -237,10 +237,11 @@ static void take_state(const struct sim_task *first)
 
 static void answered(struct sim_job *job, enum gyre_status status, int result, uint64_t since_ns)
 {
-	if (status == GYRE_WOULD_DEADLOCK) {
+	if (status == GYRE_WOULD_DEADLOCK)
 		sim_reach(SIM_STATE_CIRCLE);
-		job->taken = false;	/* it needs no other reason not to run */
-	}
+	/* Either is reason enough not to run, and a worker that ends may say the latter late. */
+	if (status == GYRE_WOULD_DEADLOCK || status == GYRE_CLOSED)
+		job->taken = false;
 	sim_check_told(status);
 	sim_job_answered(job, status, gyre_last_effect(), result, since_ns);
 }
@@ -276,8 +277,8 @@ static void run_job(struct sim_job *job, struct sim_task *waiter)
 	answered(job, status, result, start_ns);
 }
 
-/* False: it was refused, and that is answered. */
-static bool spawn_job(struct sim_job *job, unsigned caller)
+/* False: it was refused, and that is answered; a task's, because it is cancelled itself. */
+static bool spawn_job(struct sim_job *job, unsigned caller, struct sim_task *task)
 {
 	char key[3];
 	struct gyre_job_options options = roll_options(job, key);
@@ -287,8 +288,10 @@ static bool spawn_job(struct sim_job *job, unsigned caller)
 	status = gyre_spawn(play.rt, run_task, job->first, &options, &job->handle);
 	key[1] = '!';
 	job->taken = status == GYRE_OK;
-	if (!job->taken)
+	if (!job->taken) {
+		job->waiter = task;
 		answered(job, status, -1, sim_now_ns());
+	}
 	return job->taken;
 }
 
@@ -330,7 +333,7 @@ static void spawn_and_wait(struct sim_task *task)
 	if (!job)
 		return;
 	sim_task_waits(task);
-	if (spawn_job(job, 0)) {
+	if (spawn_job(job, 0, task)) {
 		if (sim_chance(500))
 			gyre_yield();
 		start_ns = sim_now_ns();
@@ -404,7 +407,7 @@ static void spawn_some(unsigned caller)
 	unsigned count = 0, i;
 
 	while (count < AT_ONCE_MAX && sim_chance(800) && (jobs[count] = sim_job_new(0)))
-		if (spawn_job(jobs[count], caller))
+		if (spawn_job(jobs[count], caller, NULL))
 			count++;
 	if (sim_chance(300))
 		sim_sleep(some_time());
