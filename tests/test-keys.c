@@ -464,6 +464,7 @@ TEST(scenario_17_jobs_of_a_key_take_turns_in_order_while_other_keys_go_on)
 	for (i = 2; i < 8; i++)
 		expect_status(run_number(rt, i, task_use, NULL), GYRE_OK);
 	expect_eq(atomic_load(&in_order), 0);
+	await(test_stat(rt, pool_waits) == LENGTH(jobs));
 	gyre_job_cancel(jobs[7]);
 	expect_job(jobs[7], GYRE_CANCELLED);
 	expect_eq(gyre_last_effect(), GYRE_EFFECT_NONE);
@@ -476,7 +477,9 @@ TEST(scenario_17_jobs_of_a_key_take_turns_in_order_while_other_keys_go_on)
 			expect_job(jobs[i], GYRE_OK);
 	for (i = 0; i < 99; i++)
 		expect_eq(order[i], i < 7 ? i : i + 1);
-	expect_eq(test_stat(rt, pool_waits), 101);
+	/* The one whose time was short may not have come so far as to wait. */
+	expect_ge(test_stat(rt, pool_waits), LENGTH(jobs));
+	expect_ge(LENGTH(jobs) + 1, test_stat(rt, pool_waits));
 	expect_eq(atomic_load(&created), 7);
 	gyre_free(rt);
 	test_pipe_close(&pipe);

@@ -57,10 +57,14 @@ int main(void)
 }
 PROGRAM
 
+# Without what is for debuggers: valgrind gives up where that is newer than itself.
+cp "$build/.libs/libgyre.so" "$scratch/libgyre.so.0" && ln -s libgyre.so.0 "$scratch/libgyre.so" &&
+	strip --strip-debug "$scratch/libgyre.so.0" || exit 2
+
 echo 1..1
 # shellcheck disable=SC2086 # flags are words
 if ${GYRE_TEST_CC:-cc} ${GYRE_TEST_CFLAGS:-} -I"$tree/lib/include" "$scratch/x.c" -o "$scratch/x" \
-		${GYRE_TEST_LDFLAGS:-} -L"$build/.libs" -Wl,-rpath,"$build/.libs" -lgyre \
+		${GYRE_TEST_LDFLAGS:-} -s -L"$scratch" -Wl,-rpath,"$scratch" -lgyre \
 		>"$scratch/log" 2>&1 &&
 	timeout -s KILL 60 valgrind -q --leak-check=full --error-exitcode=9 "$scratch/x" \
 		>>"$scratch/log" 2>&1; then

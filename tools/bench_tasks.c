@@ -282,11 +282,23 @@ static bool guards_are_free(void)
 	return free;
 }
 
+/* ThreadSanitizer maps a shadow of its own for each stack. */
+#ifdef __SANITIZE_THREAD__
+#define STACKS_ARE_SHADOWED true
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define STACKS_ARE_SHADOWED true
+#endif
+#endif
+#ifndef STACKS_ARE_SHADOWED
+#define STACKS_ARE_SHADOWED false
+#endif
+
 unsigned bench_sleepers_max(void)
 {
 	uint64_t most = bench_memory_size() / 2 / SLEEPER_BYTES;
 
-	if (!guards_are_free() && most > SLEEPERS_WITH_MAPPINGS)
+	if ((STACKS_ARE_SHADOWED || !guards_are_free()) && most > SLEEPERS_WITH_MAPPINGS)
 		most = SLEEPERS_WITH_MAPPINGS;
 	return most < BENCH_SLEEPERS_MAX ? (unsigned)most : BENCH_SLEEPERS_MAX;
 }
