@@ -201,6 +201,14 @@ static void add_engines(struct bench_case *kase, const struct suite_case *from)
 	}
 }
 
+/* As many as this machine and build have room for. */
+static unsigned fewer_sleepers(const struct suite_case *from)
+{
+	if (from->work != BENCH_SLEEPERS || from->callers <= bench_sleepers_max())
+		return from->callers;
+	return bench_sleepers_max();
+}
+
 static void add_case(struct bench_plan *plan, const struct suite_case *from,
 		     const struct suite *suite)
 {
@@ -209,7 +217,7 @@ static void add_case(struct bench_plan *plan, const struct suite_case *from,
 
 	memset(kase, 0, sizeof(*kase));
 	kase->work = from->work;
-	kase->callers = from->callers;
+	kase->callers = fewer_sleepers(from);
 	kase->batch = from->batch;
 	kase->vectored = from->batch > 1;
 	kase->direct = from->direct;
@@ -238,9 +246,8 @@ static bool may_write(const struct bench_plan *plan)
 static bool has_case(const struct bench_plan *plan, const struct suite *suite,
 		     const struct suite_case *from)
 {
-	if (from->once && (!suite->full || plan->seconds < suite->seconds))
-		return false;
-	if (from->work == BENCH_SLEEPERS && from->callers > bench_sleepers_max())
+	if (from->once && (!suite->full || plan->seconds < suite->seconds ||
+			   fewer_sleepers(from) < from->callers))
 		return false;
 	return !bench_work_writes(from->work) || may_write(plan);
 }

@@ -22,6 +22,18 @@
 #define SLEEPER_BYTES	6144u		/* its page, and what library and kernel keep of it */
 #define SLEEPERS_WITH_MAPPINGS 30000u
 
+/* ThreadSanitizer has two mappings of its own for each task. */
+#ifdef __SANITIZE_THREAD__
+#define SLEEPERS_MAX	10000u
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SLEEPERS_MAX	10000u
+#endif
+#endif
+#ifndef SLEEPERS_MAX
+#define SLEEPERS_MAX	BENCH_SLEEPERS_MAX
+#endif
+
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL	102	/* Linux 6.13 */
 #endif
@@ -282,25 +294,13 @@ static bool guards_are_free(void)
 	return free;
 }
 
-/* ThreadSanitizer maps a shadow of its own for each stack. */
-#ifdef __SANITIZE_THREAD__
-#define STACKS_ARE_SHADOWED true
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define STACKS_ARE_SHADOWED true
-#endif
-#endif
-#ifndef STACKS_ARE_SHADOWED
-#define STACKS_ARE_SHADOWED false
-#endif
-
 unsigned bench_sleepers_max(void)
 {
 	uint64_t most = bench_memory_size() / 2 / SLEEPER_BYTES;
 
-	if ((STACKS_ARE_SHADOWED || !guards_are_free()) && most > SLEEPERS_WITH_MAPPINGS)
+	if (!guards_are_free() && most > SLEEPERS_WITH_MAPPINGS)
 		most = SLEEPERS_WITH_MAPPINGS;
-	return most < BENCH_SLEEPERS_MAX ? (unsigned)most : BENCH_SLEEPERS_MAX;
+	return most < SLEEPERS_MAX ? (unsigned)most : SLEEPERS_MAX;
 }
 
 static int sleeper(void *arg)
